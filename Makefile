@@ -1,23 +1,28 @@
 # Each target is one line of real work and safe to repeat.
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+# The first Python on the path that bnfold runs on, whatever it is called; or say: make setup PYTHON=/path/to/python
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test lint serve constraints clean
+.PHONY: help setup demo test lint serve bench constraints
 
 help:                ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
 
 setup: $(STAMP)      ## make .venv with everything in it
 
-# The stamp is written last: an interrupted set-up starts again.
+# The stamp is written last, so an interrupted set-up starts again from an empty .venv.
 $(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "bnfold needs Python 3.11, 3.12 or 3.13, and none is on the path." >&2; exit 1; }
+	@echo "Setting up $(VENV): a few minutes the first time, because TensorFlow is large."
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $(STAMP)
+	$(PIP) --require-hashes -r constraints.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
 
 test: $(STAMP)       ## lint, types, floors and every test
 	$(BIN)/python -m pytest
@@ -30,3 +35,10 @@ demo: $(STAMP)       ## convert the models, serve one, compare it with the origi
 
 serve: $(STAMP)      ## start the service on 127.0.0.1:8080
 	$(BIN)/python -m service
+
+bench: $(STAMP)      ## fold beside other tools, as whole processes
+	$(BIN)/python bench/fold.py
+
+# Keeps the pins that still hold; `make constraints UPGRADE=--upgrade` takes the newest of everything.
+constraints: $(STAMP) ## pin every dependency again, with hashes, for all platforms
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE) --quiet -o constraints.txt
