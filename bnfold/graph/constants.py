@@ -1,0 +1,158 @@
+"""Values that are the same in every run: computed from constants alone, in float64, and bounded in size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from onnx import helper, numpy_helper
+
+__all__ = ["EVALUABLE", "Constant", "evaluate", "widen"]
+
+Constant = npt.NDArray[np.generic]
+Attributes = Mapping[str, object]
+
+_LARGEST = 1 << 28
+"""No constant sub-expression with more elements than this is evaluated."""
+
+
+def widen(array: npt.NDArray[np.generic]) -> Constant:
+    """Return floating arrays of any width as float64, and all others as they are."""
+    if array.dtype.kind in "iub?" and array.dtype.name in _PLAIN:
+        return array
+    return array.astype(np.float64) if array.dtype.kind in "fV" else array
+
+
+_PLAIN = frozenset(np.dtype(kind).name for kind in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"))
+
+
+def _axes(inputs: Sequence[Constant | None], attributes: Attributes) -> tuple[int, ...] | None:
+    if len(inputs) > 1 and inputs[1] is not None:
+        return tuple(int(axis) for axis in inputs[1].reshape(-1))
+    axes = attributes.get("axes")
+    return tuple(axes) if isinstance(axes, (list, tuple)) else None
+
+
+def _data(inputs: Sequence[Constant | None]) -> Constant:
+    data = inputs[0]
+    assert data is not None
+    return data
+
+
+def _cast(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant:
+    to = attributes["to"]
+    assert isinstance(to, int)
+    return widen(_data(inputs).astype(helper.tensor_dtype_to_np_dtype(to)))
+
+
+def _reshape(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant | None:
+    data = _data(inputs)
+    if len(inputs) < 2 or inputs[1] is None:
+        return None
+    wanted = [int(size) for size in inputs[1].reshape(-1)]
+    if not attributes.get("allowzero"):
+        wanted = [data.shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
+    return data.reshape(wanted)
+
+
+def _transpose(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant:
+    perm = attributes.get("perm")
+    return np.transpose(_data(inputs), tuple(perm) if isinstance(perm, (list, tuple)) else None)
+
+
+def _squeeze(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant:
+    axes = _axes(inputs, attributes)
+    return np.squeeze(_data(inputs), axis=axes)
+
+
+def _unsqueeze(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant | None:
+    axes = _axes(inputs, attributes)
+    return None if axes is None else np.expand_dims(_data(inputs), axes)
+
+
+def _concat(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant | None:
+    axis = attributes.get("axis", 1)
+    parts = [part for part in inputs if part is not None]
+    return np.concatenate(parts, axis=axis) if isinstance(axis, int) and len(parts) == len(inputs) else None
+
+
+def _gather(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant | None:
+    axis = attributes.get("axis", 0)
+    if not isinstance(axis, int) or inputs[1] is None:
+        return None
+    return np.take(_data(inputs), inputs[1].astype(np.int64), axis=axis)
+
+
+def _pointwise(function: Callable[[Constant], Constant]) -> Evaluation:
+    def apply(inputs: Sequence[Constant | None], _attributes: Attributes) -> Constant:
+        return function(_data(inputs))
+
+    return apply
+
+
+def _pairwise(function: Callable[[Constant, Constant], Constant]) -> Evaluation:
+    def apply(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant | None:
+        # Before opset 7 these broadcast along a stated axis; such expressions are left to the runtime.
+        if len(inputs) != 2 or inputs[1] is None or "broadcast" in attributes or "axis" in attributes:
+            return None
+        left, right = _data(inputs), inputs[1]
+        if max(left.size, right.size) * max(1, min(left.size, right.size)) > _LARGEST and left.shape != right.shape:
+            return None
+        return function(left, right)
+
+    return apply
+
+
+def _divide(left: Constant, right: Constant) -> Constant:
+    if left.dtype.kind in "iu":  # ONNX truncates towards zero
+        return np.trunc(left.astype(np.float64) / right.astype(np.float64)).astype(left.dtype)
+    return np.asarray(np.divide(left, right))
+
+
+Evaluation = Callable[[Sequence[Constant | None], Attributes], "Constant | None"]
+
+EVALUABLE: Mapping[str, Evaluation] = {
+    "Abs": _pointwise(np.abs),
+    "Add": _pairwise(np.add),
+    "Cast": _cast,
+    "Concat": _concat,
+    "Div": _pairwise(_divide),
+    "Exp": _pointwise(np.exp),
+    "Gather": _gather,
+    "Identity": _pointwise(lambda data: data),
+    "Mul": _pairwise(np.multiply),
+    "Neg": _pointwise(np.negative),
+    "Pow": _pairwise(lambda left, right: np.power(left, right).astype(left.dtype)),
+    "Reciprocal": _pointwise(np.reciprocal),
+    "Reshape": _reshape,
+    "Sqrt": _pointwise(np.sqrt),
+    "Squeeze": _squeeze,
+    "Sub": _pairwise(np.subtract),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}
+"""The operations of constant sub-expressions that exporters leave behind, each as numpy computes it."""
+
+
+def evaluate(op_type: str, inputs: Sequence[Constant | None], attributes: Attributes) -> Constant | None:
+    """Compute one node on constants; None where it is not in the table or its arguments do not fit.
+
+    Floating values are float64 throughout: a constant sub-expression is part of the algebra, rounded once at the end.
+    """
+    evaluation = EVALUABLE.get(op_type)
+    if evaluation is None or not inputs or inputs[0] is None:
+        return None
+    if sum(part.size for part in inputs if part is not None) > _LARGEST:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            result = evaluation(inputs, attributes)
+    except (ValueError, IndexError, TypeError, KeyError):
+        return None
+    return None if result is None else np.asarray(result)
+
+
+def tensor_value(tensor: object) -> Constant:
+    """Return a TensorProto's content, widened."""
+    return widen(np.asarray(numpy_helper.to_array(tensor)))  # type: ignore[arg-type]

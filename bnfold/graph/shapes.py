@@ -1,0 +1,143 @@
+"""What is known about the shape and the type of every value, without a copy of any weight.
+
+onnx's own inference does the work, on a skeleton of the model: shapes that the file merely claims for inner values are
+not believed, because nothing checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+
+__all__ = ["Dimension", "GraphPath", "Shape", "ValueType", "infer", "subgraphs"]
+
+Dimension = int | str | None
+Shape = tuple[Dimension, ...]
+GraphPath = tuple[tuple[int, str], ...]
+"""Where a graph stands: ``(node index, attribute name)`` from the main graph inwards; ``()`` is the main graph."""
+
+_SMALL = 1024
+"""Constants up to this many elements stay in the skeleton: shapes and axes are among them."""
+
+_STANDARD = frozenset({"", "ai.onnx"})
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType:
+    """What is known of one value: its element type (``TensorProto``'s number, 0 unknown) and its shape, if any."""
+
+    element: int = 0
+    shape: Shape | None = None
+
+
+def subgraphs(graph: GraphProto) -> Iterator[tuple[tuple[int, str], GraphProto]]:
+    """Yield the bodies that stand directly in a graph's nodes, each with its place."""
+    for index, node in enumerate(graph.node):
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield (index, attribute.name), attribute.g
+            elif attribute.type == AttributeProto.GRAPHS:
+                for number, body in enumerate(attribute.graphs):
+                    yield (index, f"{attribute.name}[{number}]"), body
+
+
+def infer(model: ModelProto) -> Mapping[GraphPath, Mapping[str, ValueType]]:
+    """Return the types of the values of every graph in a model, by the graph's place.
+
+    What cannot be inferred is absent. A model that inference rejects has no types at all: rules that need them refuse.
+    """
+    skeleton = ModelProto()
+    skeleton.ir_version = max(model.ir_version, 4)  # so that initializers need not be inputs
+    skeleton.opset_import.extend(model.opset_import)
+    skeleton.functions.extend(model.functions)
+    _copy_graph(model.graph, skeleton.graph, outermost=True)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError):
+        inferred = skeleton
+    types: dict[GraphPath, Mapping[str, ValueType]] = {}
+    _collect(inferred.graph, (), types)
+    return types
+
+
+def _copy_graph(graph: GraphProto, skeleton: GraphProto, *, outermost: bool) -> None:
+    skeleton.name = graph.name or "graph"
+    initializers = {tensor.name for tensor in graph.initializer}
+    skeleton.input.extend(value for value in graph.input if value.name not in initializers)
+    for tensor in graph.initializer:
+        _copy_tensor(tensor, skeleton)
+    custom = set()
+    for node in graph.node:
+        copy = skeleton.node.add()
+        if any(attribute.HasField("t") and _size(attribute.t) > _SMALL for attribute in node.attribute):
+            # A large Constant node becomes a typed input, like a large initializer.
+            skeleton.node.pop()
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    skeleton.input.append(_typed(node.output[0], attribute.t))
+            continue
+        copy.op_type, copy.domain, copy.name = node.op_type, node.domain, node.name
+        copy.input.extend(node.input)
+        copy.output.extend(node.output)
+        if node.domain not in _STANDARD:
+            custom.update(node.output)
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                body = copy.attribute.add(name=attribute.name, type=attribute.type)
+                _copy_graph(attribute.g, body.g, outermost=False)
+            else:
+                copy.attribute.append(attribute)
+    # Only for values that inference knows nothing about is the file's own word taken.
+    skeleton.value_info.extend(value for value in graph.value_info if value.name in custom)
+    for value in graph.output:
+        bare = skeleton.output.add(name=value.name)
+        if outermost and value.name in custom:
+            bare.CopyFrom(value)
+        elif value.type.HasField("tensor_type"):
+            bare.type.tensor_type.elem_type = value.type.tensor_type.elem_type
+        else:
+            bare.CopyFrom(value)
+
+
+def _size(tensor: TensorProto) -> int:
+    size = 1
+    for dimension in tensor.dims:
+        size *= dimension
+    return size
+
+
+def _copy_tensor(tensor: TensorProto, skeleton: GraphProto) -> None:
+    if _size(tensor) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
+        skeleton.initializer.append(tensor)
+    else:
+        skeleton.input.append(_typed(tensor.name, tensor))
+
+
+def _typed(name: str, tensor: TensorProto) -> ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+
+
+def _collect(graph: GraphProto, path: GraphPath, types: dict[GraphPath, Mapping[str, ValueType]]) -> None:
+    known = {tensor.name: ValueType(tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.HasField("tensor_type"):
+            known[value.name] = _read(value)
+    types[path] = known
+    for place, body in subgraphs(graph):
+        _collect(body, (*path, place), types)
+
+
+def _read(value: ValueInfoProto) -> ValueType:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return ValueType(tensor.elem_type)
+    shape: list[Dimension] = []
+    for dimension in tensor.shape.dim:
+        if dimension.HasField("dim_value"):
+            shape.append(dimension.dim_value)
+        else:
+            shape.append(dimension.dim_param or None)
+    return ValueType(tensor.elem_type, tuple(shape))

@@ -1,0 +1,271 @@
+"""A read-only look at one graph of a model: who produces a value, who uses it, whether it is constant, what shape it has."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from bnfold.graph.constants import EVALUABLE, Constant, evaluate, tensor_value
+from bnfold.graph.shapes import GraphPath, Shape, ValueType, infer, subgraphs
+
+__all__ = ["STANDARD_DOMAINS", "GraphView", "NodeView", "outer_names", "views"]
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+_MEMO_BYTES = 1 << 16
+_SHAPE_KEEPING = frozenset({"BatchNormalization", "Identity", "Dropout", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Clip"})
+_DEEPEST = 32
+"""No chain of constant nodes longer than this is followed."""
+
+
+def outer_names(graph: GraphProto) -> set[str]:
+    """Return the names that a body takes from the graphs around it."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {tensor.values.name for tensor in graph.sparse_initializer}
+    outer: set[str] = set()
+    for node in graph.node:
+        own.update(node.output)
+        outer.update(node.input)
+    outer.update(value.name for value in graph.output)
+    for _place, body in subgraphs(graph):
+        outer |= outer_names(body)
+    return outer - own - {""}
+
+
+class GraphView:
+    """An index over one graph. It never changes the graph, and is out of date as soon as somebody else does.
+
+    Attributes:
+        graph: The graph itself.
+        path: Where it stands in the model; ``()`` is the main graph.
+        outer: The graph around it, or None.
+        producers: The index of the node that computes a value.
+        consumers: The nodes that read a value, as ``(node index, input index)``, in order.
+        captured: Values that bodies of this graph's nodes read.
+        outputs: The graph's outputs.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        graph: GraphProto,
+        path: GraphPath,
+        types: Mapping[GraphPath, Mapping[str, ValueType]],
+        outer: GraphView | None = None,
+    ) -> None:
+        self.graph, self.path, self.outer = graph, path, outer
+        self._types = types.get(path, {})
+        self.versions = {entry.domain: entry.version for entry in model.opset_import}
+        self.producers: dict[str, int] = {}
+        self.consumers: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for index, node in enumerate(graph.node):
+            for output in node.output:
+                if output:
+                    self.producers[output] = index
+            for position, name in enumerate(node.input):
+                if name:
+                    self.consumers[name].append((index, position))
+        self.captured = {name for _place, body in subgraphs(graph) for name in outer_names(body)}
+        self.outputs = {value.name for value in graph.output}
+        self.inputs = {value.name for value in graph.input}
+        self._initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        # From IR 4 on, an initializer that is also an input is a default that a caller may override.
+        self._overridable = self.inputs if model.ir_version >= 4 else set()
+        self._memo: dict[str, Constant | None] = {}
+
+    def __len__(self) -> int:
+        return len(self.graph.node)
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operator set."""
+        return int(self.versions.get("", self.versions.get("ai.onnx", 1)))
+
+    def node(self, index: int) -> NodeView:
+        """Return the view of one node."""
+        return NodeView(self, index, self.graph.node[index])
+
+    def tensor(self, name: str) -> TensorProto | None:
+        """Return a constant initializer of this graph or of one around it; None for anything a caller may override."""
+        if name in self._initializers and name not in self._overridable:
+            return self._initializers[name]
+        if self.outer is not None and name not in self.inputs and name not in self.producers:
+            return self.outer.tensor(name)
+        return None
+
+    def constant(self, name: str) -> Constant | None:
+        """Return a value that is the same in every run, floats as float64; None if it is not, or not known to be."""
+        return self._constant(name, 0)
+
+    def _constant(self, name: str, depth: int) -> Constant | None:
+        if name in self._memo:
+            return self._memo[name]
+        value: Constant | None = None
+        tensor = self.tensor(name)
+        if tensor is not None:
+            value = None if tensor.data_type == TensorProto.STRING else tensor_value(tensor)
+        elif name in self.producers and depth < _DEEPEST:
+            value = self._computed(self.graph.node[self.producers[name]], depth)
+        elif self.outer is not None and name not in self.inputs and name not in self.producers:
+            value = self.outer.constant(name)
+        if value is None or value.nbytes <= _MEMO_BYTES:
+            self._memo[name] = value
+        return value
+
+    def _computed(self, node: NodeProto, depth: int) -> Constant | None:
+        if node.domain not in STANDARD_DOMAINS:
+            return None
+        if node.op_type == "Constant":
+            return _constant_node(node)
+        if node.op_type not in EVALUABLE:
+            return None
+        inputs = []
+        for name in node.input:
+            value = self._constant(name, depth + 1) if name else None
+            if name and value is None:
+                return None
+            inputs.append(value)
+        return evaluate(node.op_type, inputs, _attributes(node))
+
+    def type(self, name: str) -> ValueType:
+        """Return what is known about a value's type."""
+        known = self._types.get(name)
+        if known is not None:
+            return known
+        if self.outer is not None and name not in self.inputs and name not in self.producers:
+            return self.outer.type(name)
+        return ValueType()
+
+    def shape(self, name: str) -> Shape | None:
+        """Return the shape of a value, with symbols and None where a dimension is not known; None without a rank.
+
+        Where inference knows nothing, a layer at either end of the value tells its rank and its channels.
+        """
+        known = self.type(name).shape
+        return self._shape_by_layers(name) if known is None else known
+
+    def _shape_by_layers(self, name: str) -> Shape | None:
+        for _step in range(_DEEPEST):
+            if name not in self.producers:
+                break
+            node = self.graph.node[self.producers[name]]
+            if node.op_type in {"Conv", "ConvTranspose"} and node.domain in STANDARD_DOMAINS:
+                weight = self.type(node.input[1]).shape
+                return None if weight is None else (None,) * len(weight)
+            if node.op_type == "Gemm":
+                return (None, None)
+            if node.op_type not in _SHAPE_KEEPING or not node.input:
+                break
+            name = node.input[0]
+        for index, position in self.consumers.get(name, ()):
+            node = self.graph.node[index]
+            if node.op_type in {"Conv", "ConvTranspose"} and position == 0 and node.domain in STANDARD_DOMAINS:
+                weight = self.type(node.input[1]).shape
+                return None if weight is None else (None,) * len(weight)
+            if node.op_type == "Gemm" and position < 2:
+                return (None, None)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What a rule sees of a node.
+
+    Attributes:
+        view: The graph that it stands in.
+        index: Its place there.
+        proto: The node itself, for reading.
+    """
+
+    view: GraphView
+    index: int
+    proto: NodeProto
+
+    @property
+    def op_type(self) -> str:
+        """The operation; with its domain in front where that is not the standard one."""
+        if self.proto.domain in STANDARD_DOMAINS:
+            return self.proto.op_type
+        return f"{self.proto.domain}::{self.proto.op_type}"
+
+    @property
+    def name(self) -> str:
+        """Its name, or that of its first output where it has none."""
+        return self.proto.name or next((output for output in self.proto.output if output), "")
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operator set."""
+        return self.view.opset
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """Its attributes as Python values; lists are tuples, bytes are text."""
+        return _attributes(self.proto)
+
+    def integer(self, name: str, default: int) -> int:
+        """Return an integer attribute."""
+        value = self.attributes.get(name, default)
+        return value if isinstance(value, int) else default
+
+    def number(self, name: str, default: float) -> float:
+        """Return a number attribute: ONNX keeps it as float32, and so it is returned exactly."""
+        value = self.attributes.get(name, default)
+        return float(np.float32(value)) if isinstance(value, (int, float)) else float(np.float32(default))
+
+    def has_input(self, position: int) -> bool:
+        """Whether an optional input is given."""
+        return position < len(self.proto.input) and bool(self.proto.input[position])
+
+    def constant(self, position: int) -> Constant | None:
+        """Return an input that is constant, floats as float64."""
+        return self.view.constant(self.proto.input[position]) if self.has_input(position) else None
+
+    def shape(self, position: int) -> Shape | None:
+        """Return the shape of an input."""
+        return self.view.shape(self.proto.input[position]) if self.has_input(position) else None
+
+    def output_shape(self, position: int = 0) -> Shape | None:
+        """Return the shape of an output."""
+        return self.view.shape(self.proto.output[position])
+
+
+def views(model: ModelProto) -> Iterator[GraphView]:
+    """Yield a view of the main graph and of every body in it, outer ones first."""
+    types = infer(model)
+    pending = [GraphView(model, model.graph, (), types)]
+    while pending:
+        view = pending.pop(0)
+        yield view
+        for place, body in subgraphs(view.graph):
+            pending.append(GraphView(model, body, (*view.path, place), types, view))
+
+
+def _attributes(node: NodeProto) -> Mapping[str, object]:
+    values: dict[str, object] = {}
+    for attribute in node.attribute:
+        if attribute.type in {AttributeProto.GRAPH, AttributeProto.GRAPHS} or attribute.ref_attr_name:
+            continue
+        value = helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", errors="replace")
+        elif isinstance(value, TensorProto):
+            continue
+        elif not isinstance(value, (int, float, str)):
+            value = tuple(value)
+        values[attribute.name] = value
+    return values
+
+
+def _constant_node(node: NodeProto) -> Constant | None:
+    for attribute in node.attribute:
+        if attribute.name == "value" and attribute.HasField("t"):
+            return None if attribute.t.data_type == TensorProto.STRING else tensor_value(attribute.t)
+        if attribute.name in {"value_float", "value_floats"}:
+            return np.asarray(helper.get_attribute_value(attribute), dtype=np.float64)
+        if attribute.name in {"value_int", "value_ints"}:
+            return np.asarray(helper.get_attribute_value(attribute), dtype=np.int64)
+    return None
