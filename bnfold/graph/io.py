@@ -1,0 +1,372 @@
+"""ONNX files: read with distrust, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+
+from bnfold.errors import BnfoldError, CorruptModelError, UnknownFormatError
+from bnfold.graph.atomic import aside, destination, is_stream, publish, write_atomically
+from bnfold.graph.external_data import load_external_data
+from bnfold.graph.tensors import attribute_tensors, byte_length, graph_initializers, model_tensors, stored_elements
+
+__all__ = ["LARGEST_FILE", "load_model", "parse_model", "save_model", "serialize", "write_atomically"]
+
+LARGEST_FILE = (1 << 31) - 1
+"""Bytes that a single protobuf message may have, so a single ONNX file too."""
+
+_EXTERNAL_FROM = 1024
+"""Tensors with fewer bytes stay in the model's file even where the others go beside it."""
+
+_ALIGNED = 4096
+_EXPORT_AGAIN = "Export the model again, or download it again if it came from elsewhere."
+
+
+def load_model(path: str | os.PathLike[str]) -> ModelProto:
+    """Read an ONNX file, with the weights that it keeps in files beside it.
+
+    What comes back has text where the format says text, and every tensor has exactly the bytes that its type and its
+    shape ask for. At most 2 GiB (``LARGEST_FILE``) are read from the file itself.
+
+    Raises:
+        UnknownFormatError: If there is no such file, or if its content is no ONNX model.
+        CorruptModelError: If it is one that is damaged, incomplete, or reaches outside of its folder.
+        OSError: If the file exists and cannot be read.
+    """
+    path = Path(path)
+    try:
+        about = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnknownFormatError(f"no such file: {path}", hint="Check the path for a typing mistake.") from None
+    if stat.S_ISDIR(about.st_mode):
+        raise UnknownFormatError(f"{path} is a folder, not an ONNX file", hint="Name the .onnx file inside it.")
+    if not stat.S_ISREG(about.st_mode):
+        raise UnknownFormatError(
+            f"{path} is a device or a pipe, not a file", hint="Write the model to a file first, and name that."
+        )
+    if about.st_size > LARGEST_FILE:
+        raise CorruptModelError(
+            f"{path} has {about.st_size} bytes, and one ONNX file can hold {LARGEST_FILE}",
+            hint="Export the model with its weights as external data.",
+        )
+    model = parse_model(path.read_bytes(), path)
+    with _about(path):
+        load_external_data(model, path.parent)
+        _check_tensors(model)
+    return model
+
+
+def parse_model(content: bytes, name: str | os.PathLike[str] = "the model") -> ModelProto:
+    """Return the model in the bytes of an ONNX file, without its external data and without a look at its tensors.
+
+    Args:
+        content: All bytes of the file.
+        name: What to call it in errors.
+
+    Raises:
+        UnknownFormatError: If the bytes are no ONNX model.
+        CorruptModelError: If they are one that is damaged or incomplete.
+    """
+    name = os.fspath(name)
+    if not content:
+        raise CorruptModelError(f"{name} is empty", hint=_EXPORT_AGAIN)
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError:
+        # An ONNX file starts with its IR version, a small number in field 1.
+        if content[0] == 0x08 and content[1:2] <= b"\x40":
+            raise CorruptModelError(
+                f"{name} starts like an ONNX model and breaks off or is damaged within its {len(content)} bytes",
+                hint=_EXPORT_AGAIN,
+            ) from None
+        raise UnknownFormatError(
+            f"{name} is no ONNX model: its {len(content)} bytes are not in ONNX's binary format",
+            hint="Name the file that the ONNX exporter wrote.",
+        ) from None
+    _check_kind(model, name)
+    with _about(name):
+        _check_text(model)
+    return model
+
+
+def serialize(model: ModelProto) -> bytes:
+    """Return the bytes of a model, the same for the same model.
+
+    Raises:
+        BnfoldError: If it takes more than 2 GiB, which one ONNX file cannot hold; ``save_model`` can write it.
+    """
+    try:
+        content: bytes | None = model.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError):
+        content = None
+    if content is None or len(content) > LARGEST_FILE:
+        raise BnfoldError(
+            f"the model has {_payload(model)} bytes of weights, and one ONNX file can hold {LARGEST_FILE}",
+            hint="Write the model to a path: its weights then go into a file beside it.",
+        )
+    return content
+
+
+def save_model(
+    model: ModelProto, path: str | os.PathLike[str], *, largest_file: int = LARGEST_FILE
+) -> tuple[Path, ...]:
+    """Write a model atomically, its weights into a file beside it where one file cannot hold them.
+
+    The file of weights is named after its content. So a reader finds the old model with the old weights or the new one
+    with the new weights whenever it looks, and the weights of the model that is replaced are removed at the end.
+
+    Args:
+        model: What to write; it is not changed.
+        path: Where to.
+        largest_file: Bytes from which on the weights go beside the model.
+
+    Returns:
+        The files that were written: the model's, and that of its weights if there is one.
+
+    Raises:
+        OSError: If a file cannot be written. Then nothing has changed.
+    """
+    path = Path(path)
+    content = None
+    if _payload(model) <= largest_file:
+        with contextlib.suppress(EncodeError, ValueError):
+            content = model.SerializeToString(deterministic=True)
+    if content is not None and len(content) > largest_file:
+        content = None
+    try:
+        target = destination(path)
+        if is_stream(target):
+            write_atomically(target, serialize(model) if content is None else content)
+            return (path,)
+        if content is not None:
+            _replace(target, content)
+            return (path,)
+        with aside(target) as (file, temporary):
+            bare, digest = _move_out(model, file)
+            beside = target.with_name(f"{target.name}.{digest[:16]}.data")
+            for tensor in model_tensors(bare):
+                for entry in tensor.external_data:
+                    if entry.key == "location":
+                        entry.value = beside.name
+            _replace(target, serialize(bare), beside, lambda: publish(file, temporary, beside))
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+    return (path, beside)
+
+
+def _replace(
+    target: Path, content: bytes, beside: Path | None = None, put_beside: Callable[[], object] = lambda: None
+) -> None:
+    """Put a model into its place, its weights before it, and remove the weights of the model that was there."""
+    if beside is None and not any(target.parent.glob(f"{glob.escape(target.name)}.*.data")):
+        write_atomically(target, content)
+        return
+    with _alone_in(target.parent):
+        replaced = _own_data(target)
+        existed = beside is not None and beside.exists()
+        try:
+            put_beside()
+            write_atomically(target, content)
+        except BaseException:
+            if beside is not None and not existed:
+                beside.unlink(missing_ok=True)
+            raise
+        for old in replaced - {beside}:
+            old.unlink(missing_ok=True)
+
+
+def _check_kind(model: ModelProto, name: str) -> None:
+    """Protobuf messages do not say what they are: another kind parses as a model too, and has none of its parts."""
+    if not model.HasField("graph") or not model.HasField("ir_version"):
+        missing = "graph" if not model.HasField("graph") else "IR version"
+        raise UnknownFormatError(
+            f"{name} is no ONNX model: it has no {missing}", hint="Name the file that the ONNX exporter wrote."
+        )
+    if model.ir_version < 1:
+        raise CorruptModelError(f"{name} has the impossible IR version {model.ir_version}", hint=_EXPORT_AGAIN)
+    if model.ir_version > onnx.IR_VERSION:
+        raise UnknownFormatError(
+            f"{name} says that it is of IR version {model.ir_version}; 1 to {int(onnx.IR_VERSION)} are known",
+            hint="Upgrade the onnx package, or export the model with an older IR version.",
+        )
+    if not model.opset_import and model.ir_version >= 3:
+        raise CorruptModelError(f"{name} does not say which operator set it uses", hint=_EXPORT_AGAIN)
+    if not model.graph.output:
+        raise CorruptModelError(f"{name} has a graph without outputs", hint=_EXPORT_AGAIN)
+
+
+def _check_text(model: ModelProto) -> None:
+    """Names are compared and sorted everywhere, so all must be text; protobuf hands out broken text as bytes."""
+    texts: list[object] = [model.producer_name, model.producer_version, model.domain, model.doc_string]
+    texts += (opset.domain for opset in model.opset_import)
+    for entry in model.metadata_props:
+        texts += entry.key, entry.value
+    texts += _graph_texts(model.graph)
+    for function in model.functions:
+        texts += function.name, function.domain, *function.input, *function.output, *function.attribute
+        texts += (opset.domain for opset in function.opset_import)
+        for value in function.node:
+            texts += _node_texts(value)
+    for tensor in model_tensors(model):
+        texts.append(tensor.name)
+        for entry in tensor.external_data:
+            texts += entry.key, entry.value
+    for text in texts:
+        if not isinstance(text, str):
+            raise CorruptModelError(f"one of its names is not text: {text!r:.60}", hint=_EXPORT_AGAIN)
+
+
+def _graph_texts(graph: GraphProto) -> Iterator[object]:
+    yield graph.name
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.name
+        for dimension in value.type.tensor_type.shape.dim:
+            yield dimension.dim_param
+    for node in graph.node:
+        yield from _node_texts(node)
+
+
+def _node_texts(node: onnx.NodeProto) -> Iterator[object]:
+    yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for attribute in node.attribute:
+        yield attribute.name
+        yield attribute.ref_attr_name
+        if attribute.HasField("g"):
+            yield from _graph_texts(attribute.g)
+        for graph in attribute.graphs:
+            yield from _graph_texts(graph)
+
+
+def _check_tensors(model: ModelProto) -> None:
+    for tensor in model_tensors(model):
+        shape = list(tensor.dims)
+        if tensor.data_type == TensorProto.STRING:
+            continue
+        expected = byte_length(tensor)
+        if expected is None:
+            raise CorruptModelError(
+                f"tensor '{tensor.name}' has the unknown type {tensor.data_type} or the impossible shape {shape}",
+                hint=_EXPORT_AGAIN,
+            )
+        if tensor.HasField("raw_data"):
+            found: int = len(tensor.raw_data)
+            unit = "bytes"
+        else:
+            found, elements = stored_elements(tensor)
+            if elements is None:
+                continue
+            expected, unit = elements, "values"
+        if found != expected:
+            raise CorruptModelError(
+                f"tensor '{tensor.name}' of shape {shape} takes {expected} {unit}, and the file has {found}",
+                hint=_EXPORT_AGAIN,
+            )
+
+
+@contextlib.contextmanager
+def _about(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which file a refusal is about."""
+    try:
+        yield
+    except CorruptModelError as error:
+        raise CorruptModelError(f"{os.fspath(name)} is damaged: {error}", hint=error.hint) from None
+
+
+def _payload(model: ModelProto) -> int:
+    return sum(byte_length(tensor) or 0 for tensor in model_tensors(model))
+
+
+def _move_out(model: ModelProto, file: BinaryIO) -> tuple[ModelProto, str]:
+    """Write a model's weights to a file; return the model with references in their place, and the content's hash."""
+    bare = ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _set(bare, field.name, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _set(bare.graph, field.name, value)
+    digest = hashlib.sha256()
+    for tensor in model.graph.initializer:
+        _move_tensor(tensor, bare.graph.initializer.add(), file, digest)
+    inner = [*graph_initializers(bare.graph), *attribute_tensors(bare.graph.node)]
+    for tensor in inner[len(model.graph.initializer) :]:
+        copy = TensorProto()
+        _move_tensor(tensor, copy, file, digest)
+        tensor.CopyFrom(copy)
+    return bare, digest.hexdigest()
+
+
+def _set(message: ModelProto | GraphProto, field: str, value: object) -> None:
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        getattr(message, field).extend(value)
+    elif hasattr(value, "CopyFrom"):
+        getattr(message, field).CopyFrom(value)
+    else:
+        setattr(message, field, value)
+
+
+def _move_tensor(tensor: TensorProto, bare: TensorProto, file: BinaryIO, digest: hashlib._Hash) -> None:
+    size = byte_length(tensor)
+    if size is None or size < _EXTERNAL_FROM or tensor.data_type == TensorProto.STRING:
+        bare.CopyFrom(tensor)
+        return
+    content = tensor.raw_data if tensor.HasField("raw_data") else None
+    if content is None:
+        content = numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
+    offset = file.tell()
+    gap = b"\0" * (-offset % _ALIGNED)
+    for part in (gap, content):
+        file.write(part)
+        digest.update(part)
+    bare.name, bare.data_type = tensor.name, tensor.data_type
+    if tensor.HasField("doc_string"):
+        bare.doc_string = tensor.doc_string
+    bare.dims.extend(tensor.dims)
+    bare.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", ""), ("offset", str(offset + len(gap))), ("length", str(len(content)))):
+        bare.external_data.add(key=key, value=value)
+
+
+def _own_data(path: Path) -> set[Path]:
+    """Return the files of weights that this module wrote for the model that stands at a path now."""
+    try:
+        model = parse_model(path.read_bytes(), path)
+    except (OSError, BnfoldError):
+        return set()
+    names = {
+        entry.value for tensor in model_tensors(model) for entry in tensor.external_data if entry.key == "location"
+    }
+    start, end = f"{path.name}.", ".data"
+    return {
+        path.with_name(name)
+        for name in names
+        if name.startswith(start) and name.endswith(end) and len(name) == len(start) + 16 + len(end) and "/" not in name
+    }
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder while several of its files change together, where the system can."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
