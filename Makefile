@@ -37,7 +37,7 @@ serve: $(STAMP)      ## start the service on 127.0.0.1:8080
 	$(BIN)/python -m service
 
 bench: $(STAMP)      ## fold beside other tools, as whole processes
-	$(BIN)/python bench/fold.py
+	$(BIN)/python -m bench.fold
 
 # Keeps the pins that still hold; `make constraints UPGRADE=--upgrade` takes the newest of everything.
 constraints: $(STAMP) ## pin every dependency again, with hashes, for all platforms

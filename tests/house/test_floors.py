@@ -5,6 +5,7 @@ Which of our own packages may import which is import-linter's business (``test_t
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -97,3 +98,28 @@ def test_start_is_light(statement: str, unwanted: frozenset[str]) -> None:
     done = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
     loaded = set(done.stdout.rpartition("loaded:")[2].split())
     assert loaded & unwanted == set()
+
+
+def test_imports_are_found_wherever_they_hide() -> None:
+    source = """
+import h5py.h5f
+if TYPE_CHECKING:
+    import keras
+else:
+    from tf_keras import layers
+class Reader:
+    import click
+def read():
+    from tensorflow import compat as tf
+    return importlib.import_module("tf2onnx")
+"""
+    found = list(imports(Module("bnfold/reader.py", ast.parse(source))))
+    assert {(imported.name, imported.at_import) for imported in found} == {
+        ("h5py.h5f", True),
+        ("tf_keras", True),
+        ("tf_keras.layers", True),
+        ("click", True),
+        ("tensorflow", False),
+        ("tensorflow.compat", False),
+        ("tf2onnx", False),
+    }
