@@ -82,9 +82,8 @@ def main() -> None:
                 ratio = seconds / middle(measured["bnfold"], "seconds")
                 figures = [f"{seconds:.2f}", f"{ratio:.2f}", f"{middle(runs, 'processor'):.2f}"]
                 rows.append([tool, str(left), str(nodes), *figures, f"{middle(runs, 'peak'):.0f}", f"{error:.1e}"])
-            print(
-                f"\n{network}, {Path(source).stat().st_size / 1e6:.1f} MB; medians of {ROUNDS}\n\n{table(HEAD, rows)}"
-            )
+            print(f"\n{network}, {Path(source).stat().st_size / 1e6:.1f} MB; medians of {ROUNDS}\n")
+            print(table(HEAD, rows))
             for tool in measured.keys() - done.keys():
                 print(f"\n{tool} failed: {measured[tool][0].said.strip().splitlines()[-1:]}")
 

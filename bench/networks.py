@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -28,9 +27,11 @@ class Network:
         self.weights.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
-    def _node(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
+    def _node(self, op_type: str, inputs: list[str], **attributes: int | list[int]) -> str:
         name = f"{op_type}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, inputs, [f"{name}_y"], name=name, **attributes))
+        node = helper.make_node(op_type, inputs, [f"{name}_y"], name=name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
         return f"{name}_y"
 
     def conv(self, value: str, channels: tuple[int, int], *, size: int = 3, stride: int = 1, group: int = 1) -> str:
@@ -104,7 +105,7 @@ def separable(path: Path) -> None:
 
 
 def dense(path: Path) -> None:
-    """Write dense layers with batch norm on the input and behind every ReLU: 21 batch norms, each in front of a layer."""
+    """Write dense layers with batch norm on the input and behind every ReLU: 21, each in front of a layer."""
     net, units = Network(np.random.default_rng(3)), 256
     value = net.batch_norm("x", units)
     for _ in range(20):
