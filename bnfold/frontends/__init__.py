@@ -1,1 +1,108 @@
 """From a trained artifact on disk to an ONNX model in inference mode."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+import weakref
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from bnfold.errors import BnfoldError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bnfold.frontends.loaded import Loaded, Request
+    from bnfold.frontends.sniff import Format
+
+__all__ = ["load"]
+
+_GUESTS = ("tensorflow", "keras", "tf_keras", "tf2onnx", "h5py")
+
+
+def load(path: Path, request: Request) -> Loaded:
+    """Turn an artifact of any format that is read into an ONNX model, with its original program beside it.
+
+    Args:
+        path: A file, a folder, or the prefix of a checkpoint's files.
+        request: What the caller knows about the artifact.
+
+    Raises:
+        UnknownFormatError: If there is no such path, or its content is in no known format.
+        CorruptModelError: If its format is known, and it is damaged or incomplete.
+        MissingExtraError: If TensorFlow is needed and not installed.
+        SignatureError: If inputs or outputs are ambiguous or unknown.
+        UnsupportedOpError: If a layer or an operation cannot be converted.
+        InferenceModeError: If it cannot be put in inference mode.
+        OSError: If it exists and cannot be read.
+    """
+    from bnfold.frontends.sniff import Format, checkpoint_prefix, sniff
+
+    found = sniff(path)
+    match found:
+        case Format.ONNX:
+            return _reader("onnx")(path, request)
+        case Format.KERAS | Format.KERAS_H5 | Format.KERAS_WEIGHTS:
+            return _with_guests("keras", path, request, found)
+        case Format.SAVED_MODEL:
+            folder = path if path.is_dir() else path.parent
+            return _with_guests("tensorflow.saved_model", folder, request, found)
+        case Format.SAVED_MODEL_ARCHIVE:
+            return _from_archive(path, request, found)
+        case Format.FROZEN_GRAPH | Format.FROZEN_GRAPH_TEXT:
+            return _with_guests("tensorflow.frozen_graph", path, request, found)
+        case Format.META_GRAPH | Format.CHECKPOINT:
+            if path.name == "checkpoint" and path.is_file():
+                path = path.parent
+            source = path if path.is_dir() else checkpoint_prefix(path) or path
+            return _with_guests("tensorflow.checkpoint", source, request, found)
+
+
+def _reader(module: str) -> Callable[[Path, Request], Loaded]:
+    """Return a frontend's function, imported only now: a format costs nothing until it is met."""
+    imported = importlib.import_module(f"bnfold.frontends.{module}")
+    return cast("Callable[[Path, Request], Loaded]", imported.load)
+
+
+def _with_guests(module: str, path: Path, request: Request, found: Format) -> Loaded:
+    missing = [guest for guest in _GUESTS if find_spec(guest) is None]
+    if missing:
+        raise _missing(found, missing[0])
+    try:
+        return _reader(module)(path, request)
+    except BnfoldError:
+        raise
+    except ModuleNotFoundError as error:
+        guest = (error.name or "").partition(".")[0]
+        if guest in _GUESTS:
+            raise _missing(found, guest) from error
+        raise
+
+
+def _missing(found: Format, guest: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"reading a {found.described} takes {guest}, which is not installed",
+        hint="Install what is missing with: pip install 'bnfold[tensorflow]'",
+    )
+
+
+def _from_archive(path: Path, request: Request, found: Format) -> Loaded:
+    from bnfold.frontends.archive import unpack
+
+    folder = Path(tempfile.mkdtemp(prefix="bnfold-"))
+    try:
+        loaded = _with_guests("tensorflow.saved_model", unpack(path, folder), request, found)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    loaded = replace(loaded, format=found.value)
+    if loaded.run is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        # The files stay as long as the original program: TensorFlow reads assets when they are first used.
+        weakref.finalize(loaded.run, shutil.rmtree, folder, ignore_errors=True)
+    return loaded
