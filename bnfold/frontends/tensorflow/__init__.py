@@ -1,1 +1,1 @@
-""""""
+"""TensorFlow graphs, checkpoints and SavedModels."""
