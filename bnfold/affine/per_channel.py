@@ -31,7 +31,9 @@ class PerChannelAffine:
 
     def __post_init__(self) -> None:
         if self.scale.ndim != 1 or self.scale.shape != self.shift.shape:
-            raise ValueError(f"scale and shift must be vectors of one length, not {self.scale.shape}, {self.shift.shape}")
+            raise ValueError(
+                f"scale and shift must be vectors of one length, not {self.scale.shape}, {self.shift.shape}"
+            )
         if not (np.isfinite(self.scale).all() and np.isfinite(self.shift).all()):
             raise ValueError("scale and shift must be finite")
 

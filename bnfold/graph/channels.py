@@ -44,9 +44,7 @@ def regroup(before: Shape, after: Shape) -> tuple[AxisGroup, ...]:
     return tuple(result)
 
 
-def _scan(
-    before: Shape, after: Shape
-) -> tuple[list[tuple[list[Dimension], list[Dimension]]], tuple[int, int]]:
+def _scan(before: Shape, after: Shape) -> tuple[list[tuple[list[Dimension], list[Dimension]]], tuple[int, int]]:
     """Close one group after the other while the products are known and agree; return them and how far that went."""
     groups: list[tuple[list[Dimension], list[Dimension]]] = []
     i = j = 0

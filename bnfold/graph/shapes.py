@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 __all__ = ["Dimension", "GraphPath", "Shape", "ValueType", "infer", "subgraphs"]
 
@@ -69,27 +69,9 @@ def _copy_graph(graph: GraphProto, skeleton: GraphProto, *, outermost: bool) -> 
     skeleton.input.extend(value for value in graph.input if value.name not in initializers)
     for tensor in graph.initializer:
         _copy_tensor(tensor, skeleton)
-    custom = set()
     for node in graph.node:
-        copy = skeleton.node.add()
-        if any(attribute.HasField("t") and _size(attribute.t) > _SMALL for attribute in node.attribute):
-            # A large Constant node becomes a typed input, like a large initializer.
-            skeleton.node.pop()
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    skeleton.input.append(_typed(node.output[0], attribute.t))
-            continue
-        copy.op_type, copy.domain, copy.name = node.op_type, node.domain, node.name
-        copy.input.extend(node.input)
-        copy.output.extend(node.output)
-        if node.domain not in _STANDARD:
-            custom.update(node.output)
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                body = copy.attribute.add(name=attribute.name, type=attribute.type)
-                _copy_graph(attribute.g, body.g, outermost=False)
-            else:
-                copy.attribute.append(attribute)
+        _copy_node(node, skeleton)
+    custom = {name for node in graph.node if node.domain not in _STANDARD for name in node.output}
     # Only for values that inference knows nothing about is the file's own word taken.
     skeleton.value_info.extend(value for value in graph.value_info if value.name in custom)
     for value in graph.output:
@@ -100,6 +82,22 @@ def _copy_graph(graph: GraphProto, skeleton: GraphProto, *, outermost: bool) -> 
             bare.type.tensor_type.elem_type = value.type.tensor_type.elem_type
         else:
             bare.CopyFrom(value)
+
+
+def _copy_node(node: NodeProto, skeleton: GraphProto) -> None:
+    large = [a.t for a in node.attribute if a.HasField("t") and _size(a.t) > _SMALL]
+    if large:  # a large Constant node becomes a typed input, like a large initializer
+        skeleton.input.extend(_typed(node.output[0], tensor) for tensor in large[:1])
+        return
+    copy = skeleton.node.add(op_type=node.op_type, domain=node.domain, name=node.name)
+    copy.input.extend(node.input)
+    copy.output.extend(node.output)
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            body = copy.attribute.add(name=attribute.name, type=attribute.type)
+            _copy_graph(attribute.g, body.g, outermost=False)
+        else:
+            copy.attribute.append(attribute)
 
 
 def _size(tensor: TensorProto) -> int:

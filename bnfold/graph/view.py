@@ -1,4 +1,4 @@
-"""A read-only look at one graph of a model: who produces a value, who uses it, whether it is constant, what shape it has."""
+"""A read-only look at one graph of a model: who produces a value, who uses it, whether it is constant, its shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ __all__ = ["STANDARD_DOMAINS", "GraphView", "NodeView", "outer_names", "views"]
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 _MEMO_BYTES = 1 << 16
-_SHAPE_KEEPING = frozenset({"BatchNormalization", "Identity", "Dropout", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Clip"})
+_SHAPE_KEEPING = frozenset(
+    {"BatchNormalization", "Identity", "Dropout", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Clip"}
+)
 _DEEPEST = 32
 """No chain of constant nodes longer than this is followed."""
 
@@ -88,6 +90,12 @@ class GraphView:
         """Return the view of one node."""
         return NodeView(self, index, self.graph.node[index])
 
+    def scope(self) -> list[str]:
+        """Return the names of the control-flow nodes around the graph, outermost first."""
+        if self.outer is None:
+            return []
+        return [*self.outer.scope(), self.outer.node(self.path[-1][0]).name]
+
     def tensor(self, name: str) -> TensorProto | None:
         """Return a constant initializer of this graph or of one around it; None for anything a caller may override."""
         if name in self._initializers and name not in self._overridable:
@@ -99,6 +107,10 @@ class GraphView:
     def constant(self, name: str) -> Constant | None:
         """Return a value that is the same in every run, floats as float64; None if it is not, or not known to be."""
         return self._constant(name, 0)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a value is the same in every run, without a copy of it where it is an initializer."""
+        return self.tensor(name) is not None or self.constant(name) is not None
 
     def _constant(self, name: str, depth: int) -> Constant | None:
         if name in self._memo:
@@ -219,6 +231,10 @@ class NodeView:
     def has_input(self, position: int) -> bool:
         """Whether an optional input is given."""
         return position < len(self.proto.input) and bool(self.proto.input[position])
+
+    def is_constant(self, position: int) -> bool:
+        """Whether an input is the same in every run, as far as can be told without a copy of it where it is large."""
+        return self.has_input(position) and self.view.is_constant(self.proto.input[position])
 
     def constant(self, position: int) -> Constant | None:
         """Return an input that is constant, floats as float64."""

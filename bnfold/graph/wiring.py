@@ -6,7 +6,7 @@ Nodes are numbers: those of the graph keep theirs, new ones get the next. No wei
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bnfold.graph.view import GraphView
@@ -28,8 +28,11 @@ class Wiring:
         outputs: For each node the names that it writes.
         producers: The node that writes a value.
         uses: The places where a value is read, in order.
-        fixed: Names that must keep their meaning: the graph's outputs, and what bodies inside it read.
-        taken: Every name that is in use somewhere in the model.
+        model_outputs: The graph's outputs.
+        captured: Values that bodies inside the graph read.
+        shape_readers: Nodes that ask only for the shape of what they read.
+        taken: Every name that is in use somewhere in the model; shared by the wirings of its graphs.
+        inserted: New nodes, by the node that each stands directly behind.
     """
 
     inputs: list[list[str] | None]
@@ -40,10 +43,10 @@ class Wiring:
     captured: frozenset[str]
     shape_readers: set[int]
     taken: set[str]
-    original: int = field(default=0)
+    inserted: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
-    def of(cls, view: GraphView, taken: Iterable[str]) -> Wiring:
+    def of(cls, view: GraphView, taken: set[str]) -> Wiring:
         """Return the wires of a graph."""
         nodes = view.graph.node
         return cls(
@@ -54,8 +57,7 @@ class Wiring:
             model_outputs=frozenset(view.outputs),
             captured=frozenset(view.captured),
             shape_readers={index for index, node in enumerate(nodes) if node.op_type in _SHAPE_READERS},
-            taken=set(taken),
-            original=len(nodes),
+            taken=taken,
         )
 
     def reads(self, node: int) -> list[str]:
@@ -135,6 +137,7 @@ class Wiring:
         number = len(self.inputs)
         self.inputs.append([inner, constant])
         self.outputs.append([value])
+        self.inserted[node].append(number)
         self.producers[value] = number
         self.uses[inner].append((number, 0))
         self.uses[constant].append((number, 1))

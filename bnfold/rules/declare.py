@@ -36,11 +36,13 @@ class Example:
         graph: The graph in ONNX text. Initializers without values are drawn at random; those whose name begins with
             ``var`` are positive.
         refused: The reason with which the rule keeps the affine; None where it folds.
+        stays: How many other affines stay in it, by algebra.
     """
 
     title: str
     graph: str
     refused: Reason | None = None
+    stays: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

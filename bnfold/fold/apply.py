@@ -1,0 +1,251 @@
+"""Carry out a plan: the only place that writes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from bnfold.affine import Field, Linear, Unstorable, round_to
+from bnfold.fold.draft import Draft, names_in_use
+from bnfold.fold.regions import regions_of
+from bnfold.graph.shapes import GraphPath, subgraphs
+from bnfold.graph.view import views
+from bnfold.rules import RULES, Absorber, Form, Rules
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnfold.graph.region import Region
+    from bnfold.fold.plan import Fold, FoldPlan
+    from collections.abc import Sequence
+
+__all__ = ["Folded", "apply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A folded model.
+
+    Attributes:
+        model: The new model; the one that it was made from is as it was.
+        regions: The pieces that folding changed, each to be judged by itself.
+    """
+
+    model: ModelProto
+    regions: tuple[Region, ...]
+
+
+def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES) -> Folded:
+    """Return a new model in which a plan's folds are carried out.
+
+    Names of inputs and outputs, metadata, doc strings, opsets and everything that no fold touches stay as they are.
+
+    Args:
+        model: The model that the plan was made for. It is only read.
+        plan: What to fold.
+        rules: The tables that the plan was made with.
+    """
+    folded = ModelProto()
+    folded.CopyFrom(model)
+    if not plan.folds:
+        return Folded(folded, ())
+    by_graph: dict[GraphPath, list[Fold]] = defaultdict(list)
+    for fold in plan.folds:
+        by_graph[fold.graph].append(fold)
+    taken = names_in_use(model)
+    regions: list[Region] = []
+    # Bodies before the nodes that hold them: writing a graph copies its nodes, bodies included.
+    for view in sorted(views(model), key=lambda view: len(view.path), reverse=True):
+        folds = by_graph.get(view.path)
+        if not folds:
+            continue
+        draft = Draft(view, rules, taken)
+        deque(draft.read_sources(plan.keep), maxlen=0)
+        for fold in folds:
+            draft.take(fold.index, fold.direction, fold.steps)
+        _Writer(draft, _graph_at(folded.graph, view.path), model.ir_version).write()
+        regions.extend(regions_of(draft, folds))
+    return Folded(folded, tuple(regions))
+
+
+def _graph_at(graph: GraphProto, path: GraphPath) -> GraphProto:
+    for place in path:
+        graph = next(body for where, body in subgraphs(graph) if where == place)
+    return graph
+
+
+class _Writer:
+    """Writes a draft into a copy of the graph that the draft is of."""
+
+    def __init__(self, draft: Draft, graph: GraphProto, ir_version: int) -> None:
+        self.draft, self.graph, self.wiring = draft, graph, draft.wiring
+        self.ir_version = ir_version
+        self.tensors: list[TensorProto] = []
+        self.betas: dict[int, float] = {}
+        self.loose: list[str] = []
+        self._same: dict[tuple[str, str], str] = {}
+
+    def write(self) -> None:
+        for index, taken in sorted(self.draft.taken_in.items()):
+            if index not in self.draft.gone and taken:
+                self._write_linear(index, taken[0][0])
+        for index, field in sorted(self.draft.shifts.items()):
+            self._write_shift(index, field)
+        for index in sorted(self.draft.gone):
+            self.loose += [name for name in self.draft.view.graph.node[index].input if name]
+        self._drop_unused()
+        self._write_nodes()
+
+    # New constants.
+
+    def _write_linear(self, index: int, absorber: Absorber) -> None:
+        form = absorber.form(self.draft.view.node(index))
+        assert isinstance(form, Form)
+        linear, original = self.draft.linear(index, form), self.draft.read_linear(index, form)
+        assert isinstance(linear, Linear)
+        assert isinstance(original, Linear)
+        dtype = self.draft.dtype(index, form)
+        names = self.draft.view.graph.node[index].input
+        self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])
+        had_bias = form.bias is not None and form.bias < len(names) and bool(names[form.bias])
+        if form.bias is None or not (had_bias or np.any(linear.bias)):
+            return
+        bias = linear.bias
+        if self.draft.op_type(index) == "Gemm":
+            if bias.shape[0] == 1:  # ONNX broadcasts a vector along the rows
+                bias = bias.reshape(-1)
+            self.betas[index] = linear.number("beta")
+        wanted = names[form.bias] if had_bias else f"{names[form.weight]}_bias"
+        self._replace(index, form.bias, _rounded(bias, dtype, -1), wanted)
+
+    def _write_shift(self, index: int, field: Field) -> None:
+        node = self.draft.view.graph.node[index] if index < len(self.draft.view) else None
+        if node is None:
+            value, position = self.wiring.outputs[index][0], 1
+            dtype = self._type_behind(index)
+        else:
+            position = 1 - self.draft.affines[index].data_input
+            value = node.input[position]
+            dtype = helper.tensor_dtype_to_np_dtype(self.draft.view.type(value).element)
+        shift = -field.shift if node is not None and node.op_type == "Sub" else field.shift
+        shape = shift.shape
+        while len(shape) > 1 and shape[0] == 1:
+            shape = shape[1:]
+        self._replace(index, position, _rounded(shift.reshape(shape), dtype, -1), value if node else f"{value}_shift")
+
+    def _type_behind(self, index: int) -> npt.DTypeLike:
+        """Return the type of the layer in front of an inserted Add."""
+        producer = self.wiring.producers[self.wiring.reads(index)[0]]
+        form = self.draft.taken_in[producer][0][0].form(self.draft.view.node(producer))
+        assert isinstance(form, Form)
+        return self.draft.dtype(producer, form)
+
+    def _replace(self, index: int, position: int, array: npt.NDArray[np.generic], wanted: str) -> None:
+        """Let a node read a new constant; layers that shared one and fold alike go on sharing."""
+        names = self.wiring.reads(index)
+        if position < len(names) and names[position]:
+            self.loose.append(names[position])
+        shared = len(self.draft.view.consumers.get(wanted, ())) > 1
+        key = (wanted, hashlib.sha256(array.tobytes()).hexdigest()) if shared else ("", "")
+        name = self._same.get(key)
+        if name is None:
+            name = self.wiring.fresh(f"{wanted}_folded")
+            self.tensors.append(numpy_helper.from_array(array, name))
+            if shared:
+                self._same[key] = name
+        self.wiring.set_input(index, position, name)
+
+    # What nothing reads any more.
+
+    def _drop_unused(self) -> None:
+        """Remove constants that only the folded nodes read, and the nodes that computed such constants."""
+        pending = list(dict.fromkeys(self.loose))
+        while pending:
+            name = pending.pop()
+            if self.wiring.uses.get(name) or self.wiring.is_fixed(name):
+                continue
+            producer = self.wiring.producers.get(name)
+            if producer is None or producer >= len(self.draft.view) or not self.draft.view.is_constant(name):
+                continue
+            outputs = self.wiring.outputs[producer]
+            if any(self.wiring.uses.get(output) or self.wiring.is_fixed(output) for output in outputs):
+                continue
+            inputs = [other for other in self.wiring.reads(producer) if other]
+            self.wiring.remove(producer)
+            self.loose += inputs
+            pending += inputs
+
+    # The graph.
+
+    def _write_nodes(self) -> None:
+        nodes: list[NodeProto] = []
+        for index, node in enumerate(self.graph.node):
+            reads = self.wiring.inputs[index]
+            if reads is not None:
+                copy = NodeProto()
+                copy.CopyFrom(node)
+                _set_names(copy, reads, self.wiring.outputs[index])
+                if index in self.betas:
+                    _set_beta(copy, self.betas[index], self.draft.view.opset)
+                nodes.append(copy)
+            pending = list(reversed(self.wiring.inserted.get(index, ())))
+            while pending:
+                number = pending.pop()
+                nodes.append(self._inserted(number))
+                pending.extend(reversed(self.wiring.inserted.get(number, ())))
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+        unused = {name for name in self.loose if not self.wiring.uses.get(name) and not self.wiring.is_fixed(name)}
+        _keep_only(self.graph.initializer, unused)
+        if self.ir_version < 4:  # initializers must be inputs too
+            _keep_only(self.graph.input, unused)
+            self.graph.input.extend(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+                for tensor in self.tensors
+            )
+        self.graph.initializer.extend(self.tensors)
+        vanished = {name for node in self.draft.view.graph.node for name in node.output} - set(self.wiring.producers)
+        _keep_only(self.graph.value_info, vanished)
+
+    def _inserted(self, number: int) -> NodeProto:
+        reads, (value,) = self.wiring.reads(number), self.wiring.outputs[number]
+        node = helper.make_node("Add", reads, [value], name=f"{value}_add_shift")
+        if self.draft.view.opset < 7:
+            node.attribute.append(helper.make_attribute("broadcast", 1))
+        return node
+
+
+def _rounded(array: npt.NDArray[np.float64], dtype: npt.DTypeLike, axis: int) -> npt.NDArray[np.generic]:
+    rounded = round_to(array, dtype, axis)
+    assert not isinstance(rounded, Unstorable), "the plan has tried this rounding"
+    return rounded
+
+
+def _set_names(node: NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    if list(node.input) != list(inputs):
+        del node.input[:]
+        node.input.extend(inputs)
+    if list(node.output) != list(outputs):
+        del node.output[:]
+        node.output.extend(outputs)
+
+
+def _set_beta(node: NodeProto, beta: float, opset: int) -> None:
+    for position, attribute in enumerate(node.attribute):
+        if attribute.name == "beta":
+            del node.attribute[position]
+            break
+    if beta != 1.0:
+        node.attribute.append(helper.make_attribute("beta", beta))
+    if opset < 7 and not any(attribute.name == "broadcast" for attribute in node.attribute):
+        node.attribute.append(helper.make_attribute("broadcast", 1))
+
+
+def _keep_only(entries: object, unused: set[str]) -> None:
+    for position in range(len(entries) - 1, -1, -1):  # type: ignore[arg-type]
+        if entries[position].name in unused:  # type: ignore[index]
+            del entries[position]  # type: ignore[attr-defined]

@@ -1,0 +1,321 @@
+"""A graph while it is planned for, or changed: its wires, the affine maps still in it, what its layers took in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+from onnx import GraphProto, ModelProto, helper
+
+from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
+from bnfold.graph.shapes import subgraphs
+from bnfold.graph.wiring import Wiring
+from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules, Side
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnfold.graph.view import GraphView, NodeView
+    from collections.abc import Collection, Iterator, Sequence
+
+__all__ = ["Draft", "Step", "names_in_use"]
+
+_FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+# What a linear node's attributes are where the model leaves them out.
+_DEFAULTS: dict[str, dict[str, int | float | str]] = {
+    "Conv": {"group": 1, "auto_pad": "NOTSET"},
+    "ConvTranspose": {"group": 1, "auto_pad": "NOTSET"},
+    "Gemm": {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
+}
+
+SHIFT_RULE = "add-output"
+"""The rule by which a constant Add takes a shift in and lets the scale pass: s·(x + c) + o = s·x + (s·c + o)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer that takes a map in, or takes its part of it.
+
+    Attributes:
+        node: The layer's name.
+        op_type: Its operation.
+        rule: The id of the rule.
+        side: On which side of the layer the map stood.
+        index: The layer's place among the graph's nodes.
+        affine: What a linear layer takes in; None for a constant Add.
+        shift: The new constant of an Add, as a field; None for a linear layer.
+    """
+
+    node: str
+    op_type: str
+    rule: str
+    side: Side
+    index: int
+    affine: PerChannelAffine | None = None
+    shift: Field | None = None
+
+
+def names_in_use(model: ModelProto) -> set[str]:
+    """Return every value name that a model uses anywhere, so that new names can differ from all of them."""
+    names: set[str] = set()
+
+    def collect(graph: GraphProto) -> None:
+        names.update(value.name for value in (*graph.input, *graph.output, *graph.value_info))
+        names.update(tensor.name for tensor in graph.initializer)
+        for node in graph.node:
+            names.update(node.input)
+            names.update(node.output)
+        for _place, body in subgraphs(graph):
+            collect(body)
+
+    collect(model.graph)
+    return names
+
+
+class Draft:
+    """What a plan knows of one graph so far. Replaying a plan's folds on a new draft leads to the same state.
+
+    Attributes:
+        view: The graph as it is in the model.
+        rules: The tables.
+        wiring: The graph's wires as they would be.
+        affines: The affine maps that are still nodes, by index; Adds that folding inserted are among them.
+        fixed: Nodes that must stay as they are.
+        gone: Nodes whose map is folded.
+        taken_in: For each linear node what it has taken in, in order.
+        shifts: For each Add whose constant changed, or that was inserted, its shift.
+    """
+
+    def __init__(self, view: GraphView, rules: Rules, taken: set[str]) -> None:
+        self.view, self.rules = view, rules
+        self.wiring = Wiring.of(view, taken)
+        self.affines: dict[int, Affine] = {}
+        self.fixed: set[int] = set()
+        self.gone: set[int] = set()
+        self.taken_in: dict[int, list[tuple[Absorber, PerChannelAffine]]] = defaultdict(list)
+        self.shifts: dict[int, Field] = {}
+        self._latest: tuple[int, int, Linear] | None = None
+        self._tried: tuple[int, int, PerChannelAffine, Form, Linear] | None = None
+
+    def read_sources(self, keep: Collection[str]) -> Iterator[tuple[int, Affine | Refusal]]:
+        """Read every node that may be an affine map, remember those that are, and yield them and the refused ones.
+
+        Args:
+            keep: Names of nodes or values, or glob patterns of them, to leave as they are.
+        """
+        for index in range(len(self.view)):
+            node = self.view.node(index)
+            source = self.rules.sources.get(node.op_type)
+            reading = None if source is None else source.read(node)
+            if reading is None:
+                continue
+            if _matches(node, keep):
+                self.fixed.add(index)
+                reading = Refusal(Reason.KEPT_ON_REQUEST, f"{node.name} was named")
+            if isinstance(reading, Affine):
+                self.affines[index] = reading
+            yield index, reading
+
+    def op_type(self, index: int) -> str:
+        """Return the operation of a node; a node that folding inserted is an Add."""
+        return self.view.node(index).op_type if index < len(self.view) else "Add"
+
+    def name(self, index: int) -> str:
+        """Return the name of a node."""
+        return self.view.node(index).name if index < len(self.view) else self.wiring.outputs[index][0]
+
+    # What a layer can take in.
+
+    def absorb(self, index: int, absorber: Absorber, field: Field, at: int | None = None) -> Step | Refusal:
+        """Try whether a layer can take in a field, on real weights, and say how; ``at`` is the input it comes by."""
+        if index in self.fixed:
+            return Refusal(Reason.KEPT_ON_REQUEST, f"{self.name(index)} is to stay as it is")
+        node = self.view.node(index)
+        form = absorber.form(node)
+        if isinstance(form, Refusal):
+            return form
+        if at is not None and at != form.data:
+            return Refusal(Reason.DYNAMIC_WEIGHT, f"{node.name} has the value as its weight or bias")
+        affine = field.along(form.axis, form.channels)
+        if affine is None:
+            return _misplaced(node, field, form)
+        linear = self.linear(index, form)
+        if isinstance(linear, Refusal):
+            return linear
+        with np.errstate(over="ignore", invalid="ignore"):
+            changed = absorber.absorb(linear, affine)
+        if isinstance(changed, Refusal):
+            return Refusal(changed.reason, f"{node.name}: {changed.detail}")
+        for array, axis in ((changed.weight, form.output_axis), (changed.bias, -1)):
+            stored = round_to(array, self.dtype(index, form), axis)
+            if isinstance(stored, Unstorable):
+                return Refusal(Reason.OUT_OF_RANGE, f"{node.name}: {stored.detail}")
+        self._tried = (index, len(self.taken_in.get(index, ())), affine, form, changed)
+        return Step(node.name, node.op_type, absorber.id, absorber.side, index, affine=affine)
+
+    def needs_new_add(self, step: Step, subject: int) -> bool:
+        """Tell whether a step, in place of the node ``subject``, puts a new Add behind a layer that has no bias."""
+        if step.affine is None:
+            return False
+        form, changed = self._after(step)
+        if form.bias is not None or not np.any(changed.bias):
+            return False
+        return self._add_behind(step.index, changed.bias) in (None, subject)
+
+    def dtype(self, index: int, form: Form) -> npt.DTypeLike:
+        """Return the type in which a layer's weight is stored."""
+        element = self.view.type(self.view.node(index).proto.input[form.weight]).element
+        return helper.tensor_dtype_to_np_dtype(element)
+
+    def linear(self, index: int, form: Form) -> Linear | Refusal:
+        """Return a layer's weights with all that it has taken in so far."""
+        taken = self.taken_in.get(index, [])
+        if self._latest is not None and self._latest[:2] == (index, len(taken)):
+            return self._latest[2]
+        linear = self.read_linear(index, form)
+        for absorber, affine in taken:
+            if isinstance(linear, Refusal):
+                break
+            linear = _without_loose_bias(linear, form)
+            linear = absorber.absorb(linear, affine)
+        if not isinstance(linear, Refusal):
+            linear = _without_loose_bias(linear, form)
+            self._latest = (index, len(taken), linear)
+        return linear
+
+    def read_linear(self, index: int, form: Form) -> Linear | Refusal:
+        """Return a layer's weights as they are in the model."""
+        node = self.view.node(index)
+        if node.view.type(node.proto.input[form.weight]).element == 0:
+            return Refusal(Reason.WEIGHT_TYPE, f"the type of the weight of {node.name} is not known")
+        name = np.dtype(self.dtype(index, form)).name
+        if name not in _FLOATING:
+            return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is stored as {name}")
+        weight = node.constant(form.weight)
+        if weight is None:
+            return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")
+        has_bias = form.bias is not None and node.has_input(form.bias)
+        bias = node.constant(form.bias) if has_bias and form.bias is not None else None
+        if has_bias and bias is None:
+            return Refusal(Reason.DYNAMIC_WEIGHT, f"the bias of {node.name} is not a constant")
+        if not np.isfinite(weight).all() or (bias is not None and not np.isfinite(bias).all()):
+            return Refusal(Reason.NON_FINITE, f"the weight or bias of {node.name} holds NaN or infinity")
+        if bias is None:
+            convolution = node.op_type in {"Conv", "ConvTranspose"}
+            (group,) = (node.integer("group", 1),)
+            channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * group
+            bias = np.zeros(channels) if convolution else np.zeros(1)
+        if node.op_type == "Gemm":
+            bias = bias.reshape((1,) * (2 - bias.ndim) + bias.shape)
+        shape = node.shape(form.data) or ()
+        return Linear(
+            weight=weight.astype(np.float64),
+            bias=bias.astype(np.float64),
+            attributes={**_DEFAULTS.get(node.op_type, {}), **node.attributes},  # type: ignore[dict-item]
+            weight_input=form.weight,
+            spatial=tuple(size if isinstance(size, int) else None for size in shape[2:]),
+        )
+
+    def _after(self, step: Step) -> tuple[Form, Linear]:
+        assert step.affine is not None
+        taken = len(self.taken_in.get(step.index, ()))
+        if self._tried is not None and self._tried[:2] == (step.index, taken) and self._tried[2] is step.affine:
+            return self._tried[3:]
+        absorber = self.rules.absorbers[step.op_type, step.side]
+        form = absorber.form(self.view.node(step.index))
+        assert isinstance(form, Form)
+        linear = self.linear(step.index, form)
+        assert isinstance(linear, Linear)
+        changed = absorber.absorb(linear, step.affine)
+        assert isinstance(changed, Linear)
+        return form, changed
+
+    # Taking in.
+
+    def take(self, index: int, direction: Direction, steps: Sequence[Step]) -> None:
+        """Fold an affine map: let the layers take it in, and remove its node."""
+        for step in steps:
+            if step.shift is not None:
+                self._set_shift(step.index, step.shift)
+        data_input = self.affines[index].data_input
+        del self.affines[index]
+        self.shifts.pop(index, None)
+        self.taken_in.pop(index, None)
+        self.gone.add(index)
+        if direction is Direction.BACKWARD:
+            self.wiring.drop_behind(index, data_input)
+        else:
+            self.wiring.drop_before(index, data_input)
+        for step in steps:
+            if step.affine is not None:
+                self._take_in(step)
+
+    def _take_in(self, step: Step) -> None:
+        assert step.affine is not None
+        form, changed = self._after(step)
+        absorber = self.rules.absorbers[step.op_type, step.side]
+        self.taken_in[step.index].append((absorber, step.affine))
+        self._latest = (step.index, len(self.taken_in[step.index]), _without_loose_bias(changed, form))
+        own = self.affines.get(step.index)
+        if own is not None:  # a batch norm that stays, and took in what stood behind it
+            behind = Field.along_axis(step.affine, form.axis, own.field.rank)
+            self.affines[step.index] = replace(own, field=behind.after(own.field))
+        if form.bias is None and np.any(changed.bias):
+            self._shift_behind(step.index, changed.bias)
+
+    def _shift_behind(self, index: int, shift: npt.NDArray[np.float64]) -> None:
+        """Add a shift to the output of a layer that has no bias: to the Add behind it, or in a new one."""
+        behind = self._add_behind(index, shift)
+        if behind is None:
+            number = self.wiring.insert_after(index, "")
+            field = Field.of(np.ones((1,) * shift.ndim), shift)
+            self.affines[number] = Affine(0, field)
+            self.shifts[number] = field
+            return
+        field = self.affines[behind].field
+        wide = shift.reshape((1,) * (field.rank - shift.ndim) + shift.shape)
+        self._set_shift(behind, Field.of(np.ones_like(field.scale), np.asarray(field.shift + wide)))
+
+    def _add_behind(self, index: int, shift: npt.NDArray[np.float64]) -> int | None:
+        value = self.wiring.outputs[index][0]
+        if self.wiring.is_fixed(value):
+            return None
+        uses = self.wiring.uses_of(value)
+        if len(uses) != 1 or not self.is_shift(uses[0][0]):
+            return None
+        behind = self.affines[uses[0][0]]
+        fits = behind.data_input == uses[0][1] and behind.field.rank >= shift.ndim
+        return uses[0][0] if fits else None
+
+    def is_shift(self, index: int) -> bool:
+        """Tell whether a node adds a constant and does nothing else, and the constant may become another."""
+        affine = self.affines.get(index)
+        if affine is None or affine.assumed:
+            return False
+        return self.op_type(index) == "Add" or (self.op_type(index) == "Sub" and affine.data_input == 0)
+
+    def _set_shift(self, index: int, field: Field) -> None:
+        self.affines[index] = replace(self.affines[index], field=field)
+        self.shifts[index] = field
+
+
+def _matches(node: NodeView, patterns: Collection[str]) -> bool:
+    names = (node.name, *node.proto.output)
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names if name)
+
+
+def _misplaced(node: NodeView, field: Field, form: Form) -> Refusal:
+    axis = form.axis % field.rank
+    if any(other != axis for other in field.axes()):
+        return Refusal(
+            Reason.WRONG_AXIS, f"it varies along axes {list(field.axes())}; the channels of {node.name} are axis {axis}"
+        )
+    return Refusal(Reason.CHANNEL_MISMATCH, f"it has {field.shape[axis]} channels, and {node.name} has {form.channels}")
+
+
+def _without_loose_bias(linear: Linear, form: Form) -> Linear:
+    """Forget the shift of a layer that has no bias: it stands in an Add behind the layer already."""
+    return replace(linear, bias=np.zeros(1)) if form.bias is None else linear

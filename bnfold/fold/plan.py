@@ -1,0 +1,176 @@
+"""Decide what becomes of every batch norm, without touching the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+from bnfold.fold.draft import Draft, Step, names_in_use
+from bnfold.fold.walk import toward_consumers, toward_producer
+from bnfold.graph.view import NodeView, views
+from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnfold.graph.shapes import GraphPath
+    from bnfold.affine import Field
+    from onnx import FunctionProto, ModelProto
+    from collections.abc import Collection
+
+__all__ = ["Fold", "FoldPlan", "Kept", "Subject", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A node that is, or is said to be, an affine map.
+
+    Attributes:
+        name: Its name; that of its output where it has none.
+        op_type: Its operation.
+        output: The value that it computes.
+        channels: How many channels its map has; 0 where that is not known.
+        scope: Names of the control-flow nodes (or the function) around it, outermost first.
+    """
+
+    name: str
+    op_type: str
+    output: str
+    channels: int
+    scope: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One affine map that goes into the layers around it.
+
+    Attributes:
+        subject: The map's node, which disappears.
+        direction: Which way it goes.
+        steps: What takes it in.
+        path: Nodes that it passes through unchanged, by index.
+        graph: Where in the model it happens.
+        index: The subject's place among the graph's nodes.
+    """
+
+    subject: Subject
+    direction: Direction
+    steps: tuple[Step, ...]
+    path: tuple[int, ...]
+    graph: GraphPath
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One affine map that stays.
+
+    Attributes:
+        subject: The map's node.
+        refusal: The reason that tells most.
+        also: What the other side said, where that differs.
+    """
+
+    subject: Subject
+    refusal: Refusal
+    also: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FoldPlan:
+    """What becomes of every batch norm: each is in ``folds`` or in ``kept``, exactly once.
+
+    It holds no weights: only per-channel vectors.
+
+    Attributes:
+        folds: In the order in which they are applied; plain constant affines are among them.
+        kept: Batch norms that stay, in the order of the graph.
+        plain: Plain constant affines that stay, which is no news.
+        keep: The names and patterns that were to stay.
+    """
+
+    folds: tuple[Fold, ...]
+    kept: tuple[Kept, ...]
+    plain: tuple[Kept, ...] = ()
+    keep: tuple[str, ...] = ()
+
+
+_SPECIFICITY = {reason: rank for rank, reason in enumerate(Reason)}
+_MOST_ROUNDS = 8
+
+
+def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES) -> FoldPlan:
+    """Plan the folding of a model in inference mode.
+
+    Args:
+        model: Any ONNX model. It is only read.
+        keep: Names of nodes or values, or glob patterns of them, to leave as they are.
+        rules: The tables to plan with.
+    """
+    folds: list[Fold] = []
+    kept: list[Kept] = []
+    plain: list[Kept] = []
+    taken = names_in_use(model)
+    for view in views(model):
+        draft = Draft(view, rules, taken)
+        scope = tuple(view.scope())
+        refusals: dict[int, list[Refusal]] = {}
+        subjects: dict[int, Subject] = {}
+        for index, reading in draft.read_sources(keep):
+            field = None if isinstance(reading, Refusal) else reading.field
+            subjects[index] = _subject(view.node(index), field, scope)
+            if isinstance(reading, Refusal):
+                refusals[index] = [reading]
+        for _round in range(_MOST_ROUNDS):
+            found = _sweep(draft, subjects, refusals)
+            if not found:
+                break
+            folds.extend(found)
+        for index, subject in sorted(subjects.items()):
+            if index in draft.gone:
+                continue
+            reasons = sorted(refusals.get(index, []), key=lambda refusal: _SPECIFICITY[refusal.reason])
+            row = Kept(subject, reasons[0], tuple(r for r in reasons[1:] if r.reason is not reasons[0].reason))
+            (kept if subject.op_type == BATCH_NORM else plain).append(row)
+    kept.extend(_inside_functions(model))
+    return FoldPlan(tuple(folds), tuple(kept), tuple(plain), tuple(keep))
+
+
+def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[Refusal]]) -> list[Fold]:
+    """Try every affine once: backward in the order of the graph, what is left forward in the opposite order."""
+    found = []
+    for direction in Direction:
+        backward = direction is Direction.BACKWARD
+        walk = toward_producer if backward else toward_consumers
+        for index in sorted(draft.affines, reverse=not backward):
+            if index not in subjects:
+                continue
+            route = walk(draft, index)
+            if isinstance(route, Refusal):
+                refusals.setdefault(index, []).append(route)
+                refusals[index] = refusals[index][-2:]
+                continue
+            found.append(Fold(subjects[index], direction, route.steps, route.path, draft.view.path, index))
+            draft.take(index, direction, route.steps)
+    return found
+
+
+def _subject(node: NodeView, field: Field | None, scope: tuple[str, ...]) -> Subject:
+    channels = 0 if field is None else max(field.shape, default=1)
+    return Subject(node.name, node.op_type, node.proto.output[0], channels, scope)
+
+
+def _inside_functions(model: ModelProto) -> list[Kept]:
+    """Account for the batch norms of the model's own functions, which are not looked into."""
+
+    def row(function: FunctionProto, index: int) -> Kept:
+        node = function.node[index]
+        name = node.name or node.output[0]
+        subject = Subject(name, BATCH_NORM, node.output[0], 0, (f"{function.domain}::{function.name}",))
+        return Kept(subject, Refusal(Reason.INSIDE_FUNCTION, f"{name} stands in the function {function.name}"))
+
+    return [
+        row(function, index)
+        for function in model.functions
+        for index, node in enumerate(function.node)
+        if node.op_type == BATCH_NORM and node.domain in {"", "ai.onnx"}
+    ]

@@ -1,0 +1,67 @@
+"""Which pieces of a graph folding changed, each bounded by values that exist before and after."""
+
+from __future__ import annotations
+
+
+from bnfold.graph.region import Region
+from bnfold.rules import Form
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnfold.fold.plan import Fold
+    from bnfold.fold.draft import Draft
+    from collections.abc import Sequence
+
+__all__ = ["regions_of"]
+
+
+def regions_of(draft: Draft, folds: Sequence[Fold]) -> tuple[Region, ...]:
+    """Group folds that touch the same nodes, and return the piece of the graph around each group.
+
+    Args:
+        draft: The graph with the folds taken.
+        folds: What was folded in it.
+    """
+    groups: list[tuple[set[int], list[Fold]]] = []
+    owner: dict[int, int] = {}
+    for fold in folds:
+        nodes = {fold.index, *fold.path, *(step.index for step in fold.steps)}
+        touched = {owner[node] for node in nodes if node in owner}
+        members = [fold]
+        for other in sorted(touched):
+            nodes |= groups[other][0]
+            members = [*groups[other][1], *members]
+        for node in nodes:
+            owner[node] = len(groups)
+        groups.append((nodes, members))
+    alive = sorted(set(owner.values()))
+    return tuple(_region(draft, *groups[number]) for number in alive)
+
+
+def _region(draft: Draft, nodes: set[int], folds: Sequence[Fold]) -> Region:
+    view = draft.view
+    inside = sorted(node for node in nodes if node < len(view))
+    produced = {name for node in inside for name in view.graph.node[node].output if name}
+    inputs: dict[str, None] = {}
+    outputs: dict[str, None] = {}
+    for node in inside:
+        for name in view.graph.node[node].input:
+            if name and name not in produced and not view.is_constant(name):
+                inputs[name] = None
+        for name in view.graph.node[node].output:
+            read_outside = any(reader not in nodes for reader, _position in view.consumers.get(name, ()))
+            if name in draft.wiring.producers and (read_outside or draft.wiring.is_fixed(name)):
+                outputs[name] = None
+    fan_in = 1
+    for node in inside:
+        for absorber, _affine in draft.taken_in.get(node, ()):
+            form = absorber.form(view.node(node))
+            if isinstance(form, Form):
+                fan_in = max(fan_in, form.fan_in)
+    return Region(
+        sources=tuple(fold.subject.name for fold in folds),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        fan_in=fan_in,
+        scope=tuple(view.scope()),
+    )

@@ -1,0 +1,215 @@
+"""Convolutions of one to three dimensions, with groups, depthwise ones included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bnfold.affine import Linear, PerChannelAffine
+from bnfold.graph.view import NodeView
+from bnfold.rules.declare import Absorber, Example, Form, Side
+from bnfold.rules.reasons import Reason, Refusal
+
+__all__ = ["INPUT_SIDE", "OUTPUT_SIDE"]
+
+
+def _form(node: NodeView, side: Side) -> Form | Refusal:
+    shape = node.shape(1)
+    if shape is None or not all(isinstance(size, int) for size in shape):
+        return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")
+    sizes = [int(size) for size in shape if isinstance(size, int)]
+    if len(sizes) < 3:
+        return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} has shape {sizes}")
+    group = node.integer("group", 1)
+    channels = sizes[0] if side is Side.OUTPUT else sizes[1] * group
+    return Form(
+        data=0,
+        weight=1,
+        bias=2,
+        axis=1,
+        channels=channels,
+        output_axis=0,
+        fan_in=int(np.prod(sizes[1:], dtype=np.int64)),
+    )
+
+
+def _form_output(node: NodeView) -> Form | Refusal:
+    return _form(node, Side.OUTPUT)
+
+
+def _form_input(node: NodeView) -> Form | Refusal:
+    return _form(node, Side.INPUT)
+
+
+def _absorb_output(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
+    rows = (-1, *[1] * (conv.weight.ndim - 1))
+    return replace(conv, weight=conv.weight * affine.scale.reshape(rows), bias=conv.bias * affine.scale + affine.shift)
+
+
+def _reads_padding(conv: Linear) -> bool:
+    """Tell whether some output may be computed from a pad."""
+    kernel = conv.weight.shape[2:]
+    strides = conv.ints("strides") or (1,) * len(kernel)
+    dilations = conv.ints("dilations") or (1,) * len(kernel)
+    auto_pad = conv.attributes.get("auto_pad", "NOTSET")
+    if auto_pad == "NOTSET":
+        return any(conv.ints("pads"))
+    if auto_pad == "VALID":
+        return False
+    spatial = conv.spatial or (None,) * len(kernel)
+    for taps, stride, dilation, size in zip(kernel, strides, dilations, spatial, strict=True):
+        reach = (taps - 1) * dilation + 1
+        if reach == 1:
+            continue
+        if size is None or (-(-size // stride) - 1) * stride + reach > size:
+            return True
+    return False
+
+
+def _absorb_input(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
+    (group,), (c_out, k) = conv.ints("group"), conv.weight.shape[:2]
+    # Output channel o of group g reads input channels g·k ... g·k + k-1, with k = C_in / group.
+    rows = (-1, k, *[1] * (conv.weight.ndim - 2))
+    scale = np.repeat(affine.scale.reshape(group, k), c_out // group, axis=0).reshape(rows)
+    shift = np.repeat(affine.shift.reshape(group, k), c_out // group, axis=0).reshape(rows)
+    if _reads_padding(conv) and np.any(conv.weight * shift):
+        return Refusal(
+            Reason.PADDED_SHIFT, "zero padding is added after the affine, so its border never sees the shift"
+        )
+    taps = (conv.weight * shift).sum(axis=tuple(range(1, conv.weight.ndim)))
+    return replace(conv, weight=conv.weight * scale, bias=conv.bias + taps)
+
+
+OUTPUT_SIDE = Absorber(
+    op_type="Conv",
+    side=Side.OUTPUT,
+    algebra="s·(W * x + b) + o = (s·W) * x + (s·b + o), for any padding, stride, dilation and groups",
+    form=_form_output,
+    absorb=_absorb_output,
+    examples=(
+        Example(
+            "grouped, padded, strided, dilated, with bias",
+            """(double[2,4,9,9] x) => (double y)
+               <double[6,2,3,3] W, double[6] b, double[6] gamma, double[6] beta, double[6] mean, double[6] var> {
+               h = Conv<group=2, pads=[1,2,0,1], strides=[2,1], dilations=[2,1]>(x, W, b)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+        ),
+        Example(
+            "depthwise, SAME padding, no bias",
+            """(double[1,5,7,7] x) => (double y)
+               <double[5,1,3,3] W, double[5] gamma, double[5] beta, double[5] mean, double[5] var> {
+               h = Conv<group=5, auto_pad="SAME_UPPER">(x, W)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+        ),
+        Example(
+            "one dimension",
+            """(double[1,5,7] x) => (double y)
+               <double[4,5,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = Conv(x, W)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+        ),
+        Example(
+            "three dimensions, bias given as an empty name",
+            """(double[1,2,4,5,6] x) => (double y)
+               <double[3,2,3,1,2] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = Conv(x, W, "")
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+        ),
+        Example(
+            "the convolution's output is read a second time",
+            """(double[1,2,5,5] x) => (double y, double z)
+               <double[3,2,3,3] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = Conv(x, W)
+               z = Relu(h)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+            refused=Reason.USED_ELSEWHERE,
+        ),
+        Example(
+            "the convolution's output is an output of the model",
+            """(double[1,2,5,5] x) => (double y, double h)
+               <double[3,2,3,3] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = Conv(x, W)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+            refused=Reason.MODEL_OUTPUT,
+        ),
+        Example(
+            "the kernel is computed while the model runs",
+            """(double[1,2,5,5] x, double[3,2,3,3] W) => (double y)
+               <double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = Conv(x, W)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+            refused=Reason.DYNAMIC_WEIGHT,
+        ),
+        Example(
+            "the bias is computed while the model runs",
+            """(double[1,2,5,5] x, double[3] b) => (double y)
+               <double[3,2,3,3] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = Conv(x, W, b)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+            refused=Reason.DYNAMIC_WEIGHT,
+        ),
+    ),
+)
+
+INPUT_SIDE = Absorber(
+    op_type="Conv",
+    side=Side.INPUT,
+    algebra="W * (s·x + o) + b = (W·s) * x + (b + Σ W·o), when no output reads a pad or W·o = 0",
+    form=_form_input,
+    absorb=_absorb_input,
+    examples=(
+        Example(
+            "grouped, unpadded",
+            """(double[1,4,5,5] x) => (double y)
+               <double[6,2,3,3] W, double[6] b, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = Conv<group=2>(h, W, b) }""",
+        ),
+        Example(
+            "depthwise with two kernels a channel",
+            """(double[1,3,5,5] x) => (double y)
+               <double[6,1,3,3] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = Conv<group=3>(h, W) }""",
+        ),
+        Example(
+            "SAME padding that pads nothing",
+            """(double[1,3,6,6] x) => (double y)
+               <double[4,3,2,2] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(h, W) }""",
+        ),
+        Example(
+            "padded, but a pure scale",
+            """(double[1,3,6,6] x) => (double y) <double[4,3,3,3] W, double[3,1,1] c> {
+               h = Mul(x, c)
+               y = Conv<pads=[1,1,1,1]>(h, W) }""",
+        ),
+        Example(
+            "padded: the border would be wrong",
+            """(double[1,4,5,5] x) => (double y)
+               <double[6,4,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = Conv<pads=[1,1,1,1]>(h, W) }""",
+            refused=Reason.PADDED_SHIFT,
+        ),
+        Example(
+            "padded by auto_pad",
+            """(double[1,4,5,5] x) => (double y)
+               <double[6,4,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = Conv<auto_pad="SAME_LOWER">(h, W) }""",
+            refused=Reason.PADDED_SHIFT,
+        ),
+        Example(
+            "something else reads the normalised value",
+            """(double[1,4,5,5] x) => (double y, double z)
+               <double[6,4,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               z = Relu(h)
+               y = Conv(h, W) }""",
+            refused=Reason.NO_RULE,
+        ),
+    ),
+)

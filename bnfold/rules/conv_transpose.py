@@ -1,0 +1,133 @@
+"""Transposed convolutions, whose weight has its input channels in front and its groups among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bnfold.affine import Linear, PerChannelAffine
+from bnfold.graph.view import NodeView
+from bnfold.rules.declare import Absorber, Example, Form, Side
+from bnfold.rules.reasons import Reason, Refusal
+
+__all__ = ["INPUT_SIDE", "OUTPUT_SIDE"]
+
+
+def _form(node: NodeView, side: Side) -> Form | Refusal:
+    shape = node.shape(1)
+    if shape is None or len(shape) < 3 or not all(isinstance(size, int) for size in shape):
+        return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")
+    sizes = [int(size) for size in shape if isinstance(size, int)]
+    group = node.integer("group", 1)
+    channels = sizes[1] * group if side is Side.OUTPUT else sizes[0]
+    taps = int(np.prod(sizes[2:], dtype=np.int64))
+    return Form(
+        data=0, weight=1, bias=2, axis=1, channels=channels, output_axis=1, fan_in=taps * max(1, sizes[0] // group)
+    )
+
+
+def _form_output(node: NodeView) -> Form | Refusal:
+    return _form(node, Side.OUTPUT)
+
+
+def _form_input(node: NodeView) -> Form | Refusal:
+    return _form(node, Side.INPUT)
+
+
+def _absorb_output(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
+    (group,), weight = conv.ints("group"), conv.weight
+    # (I, O/g, k…) seen as (g, I/g, O/g, k…): group g owns output channels g·O/g ... (g+1)·O/g - 1.
+    grouped = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+    scale = affine.scale.reshape(group, 1, weight.shape[1], *[1] * (weight.ndim - 2))
+    return replace(conv, weight=(grouped * scale).reshape(weight.shape), bias=conv.bias * affine.scale + affine.shift)
+
+
+def _every_output_gets_every_tap(conv: Linear) -> bool:
+    kernel = conv.weight.shape[2:]
+    plain = (1,) * len(kernel)
+    if conv.attributes.get("auto_pad", "NOTSET") != "NOTSET" or conv.ints("output_shape"):
+        return all(taps == 1 for taps in kernel) and all(stride == 1 for stride in conv.ints("strides") or plain)
+    if any(stride != 1 for stride in conv.ints("strides") or plain) or any(conv.ints("output_padding")):
+        return False
+    reach = [(taps - 1) * dilation for taps, dilation in zip(kernel, conv.ints("dilations") or plain, strict=True)]
+    pads = conv.ints("pads") or (0,) * (2 * len(kernel))
+    return all(pad >= least for pad, least in zip(pads, [*reach, *reach], strict=True))
+
+
+def _absorb_input(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
+    (group,), weight = conv.ints("group"), conv.weight
+    rows = (-1, *[1] * (weight.ndim - 1))
+    shifted = weight * affine.shift.reshape(rows)
+    if np.any(shifted) and not _every_output_gets_every_tap(conv):
+        return Refusal(
+            Reason.PADDED_SHIFT, "outputs of a transposed convolution see different taps, so the shift is no bias"
+        )
+    grouped = shifted.reshape(group, weight.shape[0] // group, *weight.shape[1:])
+    taps = grouped.sum(axis=(1, *range(3, grouped.ndim))).reshape(-1)
+    return replace(conv, weight=weight * affine.scale.reshape(rows), bias=conv.bias + taps)
+
+
+OUTPUT_SIDE = Absorber(
+    op_type="ConvTranspose",
+    side=Side.OUTPUT,
+    algebra="s·(Wᵀ * x + b) + o: W as (g, I/g, O/g, k…) times s as (g, 1, O/g, 1…), b' = s·b + o",
+    form=_form_output,
+    absorb=_absorb_output,
+    examples=(
+        Example(
+            "two groups, strided, output padding, with bias",
+            """(double[1,4,5,5] x) => (double y)
+               <double[4,3,3,3] W, double[6] b, double[6] gamma, double[6] beta, double[6] mean, double[6] var> {
+               h = ConvTranspose<group=2, strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]>(x, W, b)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+        ),
+        Example(
+            "one dimension, no bias",
+            """(double[1,4,5] x) => (double y)
+               <double[4,3,2] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = ConvTranspose<strides=[2]>(x, W)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+        ),
+        Example(
+            "the output is read a second time",
+            """(double[1,4,5] x) => (double y, double z)
+               <double[4,3,2] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = ConvTranspose<strides=[2]>(x, W)
+               z = Relu(h)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+            refused=Reason.USED_ELSEWHERE,
+        ),
+    ),
+)
+
+INPUT_SIDE = Absorber(
+    op_type="ConvTranspose",
+    side=Side.INPUT,
+    algebra="Wᵀ * (s·x + o) + b = (s·W)ᵀ * x + (b + Σ W·o), when o = 0 or every output gets every tap",
+    form=_form_input,
+    absorb=_absorb_input,
+    examples=(
+        Example(
+            "a pure scale, strided, two groups",
+            """(double[1,4,5,5] x) => (double y) <double[4,3,3,3] W, double[4,1,1] c> {
+               h = Mul(x, c)
+               y = ConvTranspose<group=2, strides=[2,2]>(h, W) }""",
+        ),
+        Example(
+            "cropped until every output gets every tap",
+            """(double[1,4,6,6] x) => (double y)
+               <double[4,3,3,3] W, double[6] b, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = ConvTranspose<group=2, pads=[2,2,2,2]>(h, W, b) }""",
+        ),
+        Example(
+            "the outputs see different taps",
+            """(double[1,4,5,5] x) => (double y)
+               <double[4,3,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = ConvTranspose(h, W) }""",
+            refused=Reason.PADDED_SHIFT,
+        ),
+    ),
+)

@@ -1,0 +1,169 @@
+"""``MatMul`` with a constant on either side, batched or not; its shift takes an Add behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bnfold.affine import Linear, PerChannelAffine
+from bnfold.graph.view import NodeView
+from bnfold.rules.declare import Absorber, Example, Form, Side
+from bnfold.rules.reasons import Reason, Refusal
+
+__all__ = ["INPUT_SIDE", "OUTPUT_SIDE"]
+
+
+def _form(node: NodeView, side: Side) -> Form | Refusal:
+    weight = next((position for position in (1, 0) if node.is_constant(position)), None)
+    if weight is None:
+        return Refusal(Reason.DYNAMIC_WEIGHT, f"neither factor of {node.name} is a constant")
+    shape, other = node.shape(weight), node.shape(1 - weight)
+    if shape is None or not all(isinstance(size, int) for size in shape):
+        return Refusal(Reason.DYNAMIC_WEIGHT, f"the shape of the constant factor of {node.name} is not known")
+    if other is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the computed factor of {node.name} is not known")
+    sizes = [int(size) for size in shape if isinstance(size, int)]
+    if len(sizes) < 2 or len(other) < (1 if weight == 1 else 2):
+        return Refusal(Reason.WRONG_AXIS, f"{node.name} multiplies shapes {sizes} and {list(other)}")
+    axis = -1 if weight == 1 else -2
+    return Form(
+        data=1 - weight,
+        weight=weight,
+        bias=None,
+        axis=axis,
+        channels=sizes[axis] if side is Side.OUTPUT else sizes[-3 - axis],
+        output_axis=axis,
+        fan_in=sizes[-3 - axis],
+    )
+
+
+def _form_output(node: NodeView) -> Form | Refusal:
+    return _form(node, Side.OUTPUT)
+
+
+def _form_input(node: NodeView) -> Form | Refusal:
+    return _form(node, Side.INPUT)
+
+
+def _absorb_output(matmul: Linear, affine: PerChannelAffine) -> Linear | Refusal:
+    along = (-1,) if matmul.weight_input == 1 else (-1, 1)
+    scale, shift = affine.scale.reshape(along), affine.shift.reshape(along)
+    return replace(matmul, weight=matmul.weight * scale, bias=matmul.bias * scale + shift)
+
+
+def _absorb_input(matmul: Linear, affine: PerChannelAffine) -> Linear | Refusal:
+    right = matmul.weight_input == 1
+    along = (-1, 1) if right else (1, -1)
+    taps = (matmul.weight * affine.shift.reshape(along)).sum(axis=-2 if right else -1, keepdims=matmul.weight.ndim > 2)
+    if not right and taps.ndim == 1:
+        taps = taps.reshape(-1, 1)
+    return replace(matmul, weight=matmul.weight * affine.scale.reshape(along), bias=np.asarray(matmul.bias + taps))
+
+
+OUTPUT_SIDE = Absorber(
+    op_type="MatMul",
+    side=Side.OUTPUT,
+    algebra="s·(xW) + o = x(W·s) + o; with the constant on the left, s·(Wx) + o = (s·W)x + o",
+    form=_form_output,
+    absorb=_absorb_output,
+    examples=(
+        Example(
+            "with a bias in an Add",
+            """(double[3,4] x) => (double[3,5] y)
+               <double[4,5] W, double[5] b, double[5] gamma, double[5] beta, double[5] mean, double[5] var> {
+               m = MatMul(x, W)
+               h = Add(m, b)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+            stays=1,
+        ),
+        Example(
+            "without a bias: the batch norm becomes one Add",
+            """(double[3,4] x) => (double[3,5] y)
+               <double[4,5] W, double[5] gamma, double[5] beta, double[5] mean, double[5] var> {
+               h = MatMul(x, W)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+        ),
+        Example(
+            "a sequence, multiplied along its last axis",
+            """(double[2,3,4] x) => (double[2,3,5] y) <double[4,5] W, double[5] c, double[5] d> {
+               h = MatMul(x, W)
+               m = Mul(h, c)
+               y = Add(m, d) }""",
+            stays=1,
+        ),
+        Example(
+            "the constant stands on the left, batched",
+            """(double[2,4,3] x) => (double[2,5,3] y)
+               <double[2,5,4] W, double[5] gamma, double[5] beta, double[5] mean, double[5] var> {
+               h = MatMul(W, x)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+        ),
+        Example(
+            "a batch norm over the sequence, not over the features",
+            """(double[2,3,4] x) => (double[2,3,5] y)
+               <double[4,5] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = MatMul(x, W)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+            refused=Reason.WRONG_AXIS,
+        ),
+        Example(
+            "two computed factors",
+            """(double[3,4] x, double[4,5] W) => (double[3,5] y)
+               <double[5] gamma, double[5] beta, double[5] mean, double[5] var> {
+               h = MatMul(x, W)
+               y = BatchNormalization(h, gamma, beta, mean, var) }""",
+            refused=Reason.DYNAMIC_WEIGHT,
+        ),
+    ),
+)
+
+INPUT_SIDE = Absorber(
+    op_type="MatMul",
+    side=Side.INPUT,
+    algebra="(s·x + o)W = x(s·W) + Σ o·W; with the constant on the left, W(s·x + o) = (W·s)x + Σ W·o",
+    form=_form_input,
+    absorb=_absorb_input,
+    examples=(
+        Example(
+            "with a bias in an Add",
+            """(double[3,4] x) => (double[3,5] y)
+               <double[4,5] W, double[5] b, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               m = MatMul(h, W)
+               y = Add(m, b) }""",
+            stays=1,
+        ),
+        Example(
+            "without a bias",
+            """(double[3,4] x) => (double[3,5] y)
+               <double[4,5] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = MatMul(h, W) }""",
+        ),
+        Example(
+            "the constant stands on the left",
+            """(double[2,4,3] x) => (double[2,5,3] y)
+               <double[5,4] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = MatMul(W, h) }""",
+        ),
+        Example(
+            "batched weights",
+            """(double[2,3,4] x) => (double[2,3,5] y) <double[2,4,5] W, double[5] b, double[4] c, double[4] d> {
+               m = Mul(x, c)
+               h = Sub(m, d)
+               p = MatMul(h, W)
+               y = Add(p, b) }""",
+            stays=1,
+        ),
+        Example(
+            "a batch norm over the sequence, not over the features",
+            """(double[2,3,4] x) => (double[2,3,5] y)
+               <double[4,5] W, double[3] gamma, double[3] beta, double[3] mean, double[3] var> {
+               h = BatchNormalization(x, gamma, beta, mean, var)
+               y = MatMul(h, W) }""",
+            refused=Reason.WRONG_AXIS,
+        ),
+    ),
+)

@@ -1,0 +1,335 @@
+"""Sources: nodes that are affine maps, batch norms first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from bnfold.affine import Field, PerChannelAffine
+from bnfold.affine.per_channel import Float64Array
+from bnfold.graph.view import NodeView
+from bnfold.rules.declare import Affine, Example, Source
+from bnfold.rules.reasons import Reason, Refusal
+
+__all__ = ["BATCH_NORM", "SOURCES"]
+
+_LARGEST_CONSTANT = 1 << 22
+"""Constants with more elements than this are no affine that a layer could take in."""
+
+_PARAMETERS = ("gamma", "beta", "running_mean", "running_var")
+
+
+def _trains(node: NodeView) -> bool:
+    if node.opset >= 14:
+        return node.integer("training_mode", 0) != 0
+    used = [name for name in node.proto.output[1:] if name]
+    if node.opset >= 7:
+        return bool(used)
+    return node.integer("is_test", 0) == 0
+
+
+def _read_batch_norm(node: NodeView) -> Affine | Refusal:
+    if _trains(node):
+        return Refusal(Reason.TRAINING_MODE, f"{node.name} uses the statistics of each batch")
+    parameters: list[Float64Array] = []
+    for position, parameter in enumerate(_PARAMETERS, start=1):
+        value = node.constant(position)
+        if value is None or value.dtype != np.float64:
+            return Refusal(Reason.DYNAMIC_PARAMETERS, f"{parameter} of {node.name} is not a constant")
+        if not np.isfinite(value).all():
+            return Refusal(Reason.NON_FINITE, f"{parameter} of {node.name} holds NaN or infinity")
+        parameters.append(value.astype(np.float64))
+    if node.integer("spatial", 1) == 0 and any(parameter.ndim > 1 for parameter in parameters):
+        return Refusal(Reason.PER_ACTIVATION, f"{node.name} has statistics of shape {parameters[2].shape}")
+    sizes = {parameter.shape for parameter in parameters}
+    if len(sizes) != 1 or parameters[0].ndim != 1:
+        return Refusal(Reason.CHANNEL_MISMATCH, f"the parameters of {node.name} have shapes {sorted(sizes)}")
+    shape = node.shape(0)
+    if shape is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the input of {node.name} is not known")
+    (channels,) = parameters[0].shape
+    if len(shape) < 2 or (isinstance(shape[1], int) and shape[1] != channels):
+        return Refusal(
+            Reason.CHANNEL_MISMATCH, f"{node.name} has {channels} parameters for an input of shape {list(shape)}"
+        )
+    if node.integer("spatial", 1) == 0 and len(shape) > 2:
+        return Refusal(Reason.PER_ACTIVATION, f"{node.name} has spatial=0 over {len(shape)} axes")
+    epsilon = node.number("epsilon", 1e-5)
+    lowest = float((parameters[3] + epsilon).min())
+    if not lowest > 0:
+        return Refusal(
+            Reason.VARIANCE_NOT_POSITIVE, f"running_var + epsilon of {node.name} is {lowest:.6g} in some channel"
+        )
+    try:
+        gamma, beta, mean, var = parameters
+        affine = PerChannelAffine.of_batch_norm(gamma, beta, mean, var, epsilon)
+    except ValueError:
+        return Refusal(Reason.NON_FINITE, f"scale or shift of {node.name} is not finite")
+    return Affine(0, Field.along_axis(affine, 1, len(shape)))
+
+
+def _aligned(node: NodeView, constant: Float64Array, rank: int) -> Float64Array | None:
+    """Give a constant one axis for each axis of the value, as the op's opset aligns them."""
+    if node.opset < 7:
+        if not node.integer("broadcast", 0):
+            return constant if constant.ndim == rank else None
+        axis = node.integer("axis", rank - constant.ndim) % rank if rank else 0
+        behind = rank - axis - constant.ndim
+        return None if behind < 0 else constant.reshape((1,) * axis + constant.shape + (1,) * behind)
+    return None if constant.ndim > rank else constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
+
+
+Pair = tuple[Float64Array, Float64Array]
+
+
+def _read_pair(maps: Callable[[Float64Array, bool], Pair | None]) -> Callable[[NodeView], Affine | Refusal | None]:
+    """Return a reader for ops of one computed and one constant operand.
+
+    ``maps(constant, constant_is_left)`` gives scale and shift.
+    """
+
+    def read(node: NodeView) -> Affine | Refusal | None:
+        if len(node.proto.input) != 2:
+            return None
+        constants = [node.constant(0), node.constant(1)]
+        if (constants[0] is None) == (constants[1] is None):
+            return None
+        data = 0 if constants[0] is None else 1
+        constant = constants[1 - data]
+        assert constant is not None
+        if constant.dtype != np.float64 or constant.size > _LARGEST_CONSTANT:
+            return None
+        if not np.isfinite(constant).all():
+            return Refusal(Reason.NON_FINITE, f"the constant of {node.name} holds NaN or infinity")
+        shape = node.shape(data)
+        if shape is None:
+            return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the input of {node.name} is not known")
+        aligned = _aligned(node, constant.astype(np.float64), len(shape))
+        if aligned is None:
+            return Refusal(Reason.ENLARGES, f"{node.name} adds axes to a value of shape {list(shape)}")
+        wide = [axis for axis, size in enumerate(aligned.shape) if size != 1]
+        if any(isinstance(shape[axis], int) and shape[axis] != aligned.shape[axis] for axis in wide):
+            return Refusal(
+                Reason.ENLARGES, f"{node.name} broadcasts {list(shape)} against its constant {list(aligned.shape)}"
+            )
+        with np.errstate(all="ignore"):
+            mapped = maps(aligned, data == 1)
+        if mapped is None:
+            return None
+        if not (np.isfinite(mapped[0]).all() and np.isfinite(mapped[1]).all()):
+            return Refusal(Reason.NON_FINITE, f"{node.name} divides by zero or overflows")
+        assumed = frozenset(axis for axis in wide if not isinstance(shape[axis], int))
+        return Affine(data, Field.of(*mapped), assumed)
+
+    return read
+
+
+def _zeros(constant: Float64Array) -> Float64Array:
+    return np.zeros_like(constant)
+
+
+def _ones(constant: Float64Array) -> Float64Array:
+    return np.ones_like(constant)
+
+
+def _add(constant: Float64Array, _left: bool) -> Pair:  # noqa: FBT001 - the reader's own protocol
+    return _ones(constant), constant
+
+
+def _sub(constant: Float64Array, left: bool) -> Pair:  # noqa: FBT001 - the reader's own protocol
+    return (-_ones(constant), constant) if left else (_ones(constant), -constant)
+
+
+def _mul(constant: Float64Array, _left: bool) -> Pair:  # noqa: FBT001 - the reader's own protocol
+    return constant, _zeros(constant)
+
+
+def _div(constant: Float64Array, left: bool) -> Pair | None:  # noqa: FBT001 - the reader's own protocol
+    return None if left else (1.0 / constant, _zeros(constant))
+
+
+def _read_neg(node: NodeView) -> Affine | Refusal | None:
+    shape = node.shape(0)
+    if shape is None or node.constant(0) is not None:
+        return None
+    ones = np.ones((1,) * len(shape))
+    return Affine(0, Field.of(-ones, _zeros(ones)))
+
+
+BATCH_NORM = "BatchNormalization"
+
+SOURCES: Mapping[str, Source] = {
+    source.op_type: source
+    for source in (
+        Source(
+            BATCH_NORM,
+            "s = γ/√(var+ε), o = β − s·mean, along axis 1",
+            _read_batch_norm,
+            (
+                Example(
+                    "behind a convolution",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y)
+                       <double[8,3,3,3] W, double[8] gamma, double[8] beta, double[8] mean, double[8] var> {
+                       h = Conv(x, W)
+                       y = BatchNormalization<epsilon=0.001>(h, gamma, beta, mean, var) }""",
+                ),
+                Example(
+                    "a variance that cannot be",
+                    """(double[1,3,6,6] x) => (double[1,2,4,4] y)
+                       <double[2,3,3,3] W, double[2] gamma, double[2] beta, double[2] mean, double[2] v = {1.0, -1.0}> {
+                       h = Conv(x, W)
+                       y = BatchNormalization(h, gamma, beta, mean, v) }""",
+                    refused=Reason.VARIANCE_NOT_POSITIVE,
+                ),
+                Example(
+                    "statistics that a caller passes in",
+                    """(double[1,3,6,6] x, double[8] mean) => (double[1,8,4,4] y)
+                       <double[8,3,3,3] W, double[8] gamma, double[8] beta, double[8] var> {
+                       h = Conv(x, W)
+                       y = BatchNormalization(h, gamma, beta, mean, var) }""",
+                    refused=Reason.DYNAMIC_PARAMETERS,
+                ),
+                Example(
+                    "parameters of another layer",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y)
+                       <double[8,3,3,3] W, double[8] gamma, double[8] beta, double[8] mean, double[7] var> {
+                       h = Conv(x, W)
+                       y = BatchNormalization(h, gamma, beta, mean, var) }""",
+                    refused=Reason.CHANNEL_MISMATCH,
+                ),
+            ),
+        ),
+        Source(
+            "Mul",
+            "x·c = (c, 0)",
+            _read_pair(_mul),
+            (
+                Example(
+                    "decomposed batch norm: Mul and Add of computed statistics",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y)
+                       <double[8,3,3,3] W, double[8,1,1] gamma, double[8,1,1] var, double[8,1,1] beta,
+                        double[1] e = {0.001}> {
+                       h = Conv(x, W)
+                       v = Add(var, e)
+                       r = Sqrt(v)
+                       q = Reciprocal(r)
+                       s = Mul(gamma, q)
+                       m = Mul(h, s)
+                       y = Add(m, beta) }""",
+                ),
+                Example(
+                    "eight columns are not eight channels",
+                    """(double[1,3,10,10] x) => (double[1,8,8,8] y) <double[8,3,3,3] W, double[8] c> {
+                       h = Conv(x, W)
+                       y = Mul(h, c) }""",
+                    refused=Reason.WRONG_AXIS,
+                ),
+                Example(
+                    "a constant that enlarges the value",
+                    """(double[1,3,6,6] x) => (double[2,8,4,4] y) <double[8,3,3,3] W, double[2,1,1,1] c> {
+                       h = Conv(x, W)
+                       y = Mul(h, c) }""",
+                    refused=Reason.ENLARGES,
+                ),
+                Example(
+                    "a constant with more axes than the value",
+                    """(double[1,3,6,6] x) => (double[1,1,8,4,4] y) <double[8,3,3,3] W, double[1,1,1,1,1] c> {
+                       h = Conv(x, W)
+                       y = Mul(h, c) }""",
+                    refused=Reason.ENLARGES,
+                ),
+            ),
+        ),
+        Source(
+            "Add",
+            "x + c = (1, c)",
+            _read_pair(_add),
+            (
+                Example(
+                    "constant on the left, channels in place",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y) <double[8,3,3,3] W, double[8] b, double[1,8,1,1] c> {
+                       h = Conv(x, W, b)
+                       y = Add(c, h) }""",
+                ),
+                Example(
+                    "a bias for every position",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y) <double[8,3,3,3] W, double[1,8,4,4] c> {
+                       h = Conv(x, W)
+                       y = Add(h, c) }""",
+                    refused=Reason.WRONG_AXIS,
+                ),
+            ),
+        ),
+        Source(
+            "Sub",
+            "x − c = (1, −c); c − x = (−1, c)",
+            _read_pair(_sub),
+            (
+                Example(
+                    "what is left of a mean",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y) <double[8,3,3,3] W, double[8,1,1] c> {
+                       h = Conv(x, W)
+                       y = Sub(h, c) }""",
+                ),
+                Example(
+                    "subtracted from a constant that another node shares",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y, double[8,1,1] z)
+                       <double[8,3,3,3] W, double[8,1,1] c> {
+                       h = Conv(x, W)
+                       z = Abs(c)
+                       y = Sub(c, h) }""",
+                ),
+                Example(
+                    "a constant for each of two images enlarges a batch of one",
+                    """(double[1,3,6,6] x) => (double[2,8,4,4] y) <double[8,3,3,3] W, double[2,1,1,1] c> {
+                       h = Conv(x, W)
+                       y = Sub(h, c) }""",
+                    refused=Reason.ENLARGES,
+                ),
+            ),
+        ),
+        Source(
+            "Div",
+            "x / c = (1/c, 0); c / x is no affine",
+            _read_pair(_div),
+            (
+                Example(
+                    "what is left of a deviation",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y) <double[8,3,3,3] W, double[8,1,1] var> {
+                       h = Conv(x, W)
+                       y = Div(h, var) }""",
+                ),
+                Example(
+                    "division by zero",
+                    """(double[1,3,6,6] x) => (double[1,2,4,4] y)
+                       <double[2,3,3,3] W, double[2,1,1] c = {1.0, 0.0}> {
+                       h = Conv(x, W)
+                       y = Div(h, c) }""",
+                    refused=Reason.NON_FINITE,
+                ),
+            ),
+        ),
+        Source(
+            "Neg",
+            "−x = (−1, 0)",
+            _read_neg,
+            (
+                Example(
+                    "behind a convolution",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y) <double[8,3,3,3] W> {
+                       h = Conv(x, W)
+                       y = Neg(h) }""",
+                ),
+                Example(
+                    "behind a convolution whose output is read twice",
+                    """(double[1,3,6,6] x) => (double[1,8,4,4] y, double[1,8,4,4] z) <double[8,3,3,3] W> {
+                       h = Conv(x, W)
+                       z = Relu(h)
+                       y = Neg(h) }""",
+                    refused=Reason.USED_ELSEWHERE,
+                ),
+            ),
+        ),
+    )
+}
