@@ -224,8 +224,8 @@ def _ancestors(graph: GraphProto, outputs: Sequence[str], stop: set[str]) -> tup
     """Return the nodes that compute the outputs from where to stop, in their order, and every value that is read."""
     producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     bodies: dict[int, set[str]] = {}
-    for (index, _attribute), body in subgraphs(graph):
-        bodies.setdefault(index, set()).update(outer_names(body))
+    for (owner, _attribute), body in subgraphs(graph):
+        bodies.setdefault(owner, set()).update(outer_names(body))
     wanted, read, pending = set[int](), set(outputs), list(outputs)
     while pending:
         name = pending.pop()
