@@ -1,1 +1,1 @@
-""""""
+"""Proof that what bnfold writes computes what the original computed."""

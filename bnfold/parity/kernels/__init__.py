@@ -1,0 +1,14 @@
+"""Our own float64 kernels of the usual operations, by operation name."""
+
+from collections.abc import Mapping
+
+from bnfold.parity.kernels.call import Array, Call, Inputs, Kernel, computes_with, widen
+from bnfold.parity.kernels.contractions import CONTRACTIONS
+from bnfold.parity.kernels.layout import LAYOUT
+from bnfold.parity.kernels.pointwise import POINTWISE
+from bnfold.parity.kernels.windows import WINDOWS
+
+__all__ = ["KERNELS", "Array", "Call", "Inputs", "Kernel", "computes_with", "widen"]
+
+KERNELS: Mapping[str, Kernel] = {**POINTWISE, **CONTRACTIONS, **LAYOUT, **WINDOWS}
+"""Operations of the standard domain that need no other implementation."""
