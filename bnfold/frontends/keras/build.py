@@ -1,0 +1,305 @@
+"""A Keras model built from its file, or from an architecture or a builder where the file holds only weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold.errors import BnfoldError, CorruptModelError, SourceError, UnsupportedOpError
+from bnfold.frontends.keras.archive import Artifact, open_weights, read_text
+from bnfold.frontends.keras.config import Config, generation, parse, refuse_code, refuse_training_mode
+from bnfold.frontends.keras.guests import keras_of, quiet
+from bnfold.frontends.keras.weights import Slot, match_layers, read_named
+from bnfold.frontends.loaded import Request
+
+__all__ = ["Built", "build", "first_line"]
+
+_BUILDER_HINT = "Give a function that builds the model: --builder file.py:function"
+_WEIGHTS_ONLY_HINT = (
+    "Add the architecture with --architecture model.json (what model.to_json() wrote) "
+    "or a function that builds the model with --builder file.py:function"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A Keras model with its weights.
+
+    Attributes:
+        model: The model, of ``keras`` or ``tf_keras``.
+        generation: 3 or 2.
+    """
+
+    model: Any
+    generation: int
+
+
+def build(artifact: Artifact, request: Request) -> Built:
+    """Return the model of a Keras file, its weights loaded by name wherever the file has names.
+
+    Raises:
+        SourceError: If the file holds only weights and the request does not say what they belong to, or if the given
+            architecture or builder does not fit them.
+        UnsupportedOpError: If the configuration names code that is not Keras's own, or Keras cannot build it.
+        CorruptModelError: If weights are missing or have other shapes than the configuration says.
+        InferenceModeError: If a layer is called with ``training=True`` in the network itself.
+    """
+    if request.builder is not None:
+        model = _run_builder(request.builder)
+        built = Built(model, _generation_of(model, request.builder))
+        _check_config_of(built)
+        _load_weights(artifact, built, SourceError)
+        return built
+    if artifact.config is None or request.architecture is not None:
+        if request.architecture is None:
+            raise SourceError(f"{artifact.path.name} holds only weights of layers, no model", hint=_WEIGHTS_ONLY_HINT)
+        return _build_from_architecture(artifact, request.architecture, trust=request.trust)
+    refuse_code(artifact.config, trust=request.trust)
+    refuse_training_mode(artifact.config)
+    if artifact.container == "zip":
+        return Built(_load_archive(artifact, trust=request.trust), artifact.generation)
+    built = Built(
+        _from_config(artifact.config, artifact.generation, artifact.path.name, trust=request.trust),
+        artifact.generation,
+    )
+    _load_weights(artifact, built, CorruptModelError)
+    return built
+
+
+def _build_from_architecture(artifact: Artifact, path: Path, *, trust: bool) -> Built:
+    if not path.is_file():
+        raise SourceError(f"there is no architecture {path}", hint="Give the JSON file that model.to_json() wrote")
+    config = parse(read_text(path, "a model's architecture"), path.name)
+    refuse_code(config, trust=trust)
+    refuse_training_mode(config)
+    which = generation(config, str(config.get("keras_version", "")))
+    built = Built(_from_config(config, which, path.name, trust=trust), which)
+    _load_weights(artifact, built, SourceError)
+    return built
+
+
+def _load_archive(artifact: Artifact, *, trust: bool) -> Any:  # noqa: ANN401
+    keras = keras_of(artifact.generation)
+    with quiet(), _named(artifact.path, "model.keras") as path:
+        try:
+            return keras.models.load_model(str(path), compile=False, safe_mode=not trust)
+        except Exception as error:
+            raise _refusal(error, artifact.path.name, artifact.generation) from error
+
+
+def _refusal(error: Exception, name: str, which: int) -> BnfoldError:
+    said = first_line(error)
+    if isinstance(error, OSError | KeyError) or "could not be loaded" in said or "objects could not" in said:
+        return CorruptModelError(f"the weights in {name} do not fit the model in it: {said}")
+    return UnsupportedOpError(f"Keras {which} cannot build the model in {name}: {said}", hint=_BUILDER_HINT)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an exception of a guest says, as one short line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+@contextmanager
+def _named(path: Path, name: str) -> Iterator[Path]:
+    """Show a file under another name: Keras decides by the name's ending how to read it."""
+    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+        link = Path(folder, name)
+        link.symlink_to(path.resolve())
+        yield link
+
+
+def _from_config(config: Config, which: int, name: str, *, trust: bool) -> Any:  # noqa: ANN401
+    keras = keras_of(which)
+    with quiet():
+        try:
+            if which == 2:
+                from tf_keras.src.saving.serialization_lib import SafeModeScope
+
+                with SafeModeScope(safe_mode=not trust):
+                    return keras.models.model_from_json(json.dumps(config))
+            return _from_config_3(config, trust=trust)
+        except Exception as error:
+            raise UnsupportedOpError(
+                f"Keras {which} cannot build the model in {name}: {first_line(error)}", hint=_BUILDER_HINT
+            ) from error
+
+
+def _from_config_3(config: Config, *, trust: bool) -> Any:  # noqa: ANN401
+    from keras.src.legacy.saving import json_utils, saving_options, saving_utils
+    from keras.src.saving import serialization_lib
+
+    config = json_utils.decode(json.dumps({**config, "compile_config": None}))
+    with serialization_lib.SafeModeScope(not trust):
+        if "module" in config:
+            return serialization_lib.deserialize_keras_object(config)
+        # How Keras 3 itself reads what it wrote into HDF5.
+        with saving_options.keras_option_scope(use_legacy_config=True):
+            return saving_utils.model_from_config(config)
+
+
+def _run_builder(builder: str) -> Any:  # noqa: ANN401
+    file, _, function = builder.rpartition(":")
+    path = Path(file).resolve()
+    if not file or not function.isidentifier() or not path.is_file():
+        raise SourceError(f"there is no builder {builder!r}", hint="Write it as file.py:function, with an existing file")
+    keras_of(3)
+    before = (list(sys.path), dict(os.environ))
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec = importlib.util.spec_from_file_location(f"bnfold_builder_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        with quiet():
+            spec.loader.exec_module(module)
+            if not callable(getattr(module, function, None)):
+                raise SourceError(
+                    f"{path.name} has no function {function!r}; it has {_functions(module)}",
+                    hint="Name the function that builds and returns the model",
+                )
+            return getattr(module, function)()
+    except BnfoldError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"{path.name}:{function} raised {type(error).__name__}: {first_line(error)}",
+            hint="Make the function work without arguments and return the model",
+        ) from error
+    finally:
+        sys.path[:] = before[0]
+        os.environ.clear()
+        os.environ.update(before[1])
+
+
+def _functions(module: Any) -> str:  # noqa: ANN401
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    return ", ".join(sorted(own)) or "none"
+
+
+def _generation_of(model: Any, builder: str) -> int:  # noqa: ANN401
+    roots = {cls.__module__.partition(".")[0] for cls in type(model).__mro__ if cls.__name__ == "Model"}
+    for root, which in (("tf_keras", 2), ("keras", 3)):
+        if root in roots:
+            return which
+    raise SourceError(
+        f"{builder} returned {type(model).__name__}, which is not a Keras model",
+        hint="Make the function return the model",
+    )
+
+
+def _check_config_of(built: Built) -> None:
+    try:
+        config = parse(built.model.to_json(), "the built model")
+    except Exception:  # noqa: BLE001  # a model of the user's own classes need not have a configuration
+        return
+    refuse_training_mode(config)
+
+
+def _load_weights(artifact: Artifact, built: Built, error: type[SourceError]) -> None:
+    if not built.model.built:
+        raise SourceError(
+            "the model that the builder returned has no weights yet",
+            hint="Give its first layer an input shape, or call the model once on an example",
+        )
+    if artifact.layout == "names":
+        _load_named(artifact, built, error)
+    elif artifact.layout == "slots":
+        _load_slots(artifact, built, error)
+    else:
+        raise SourceError(
+            f"{artifact.path.name} keeps its weights as .npz, which is read only together with its own configuration",
+            hint="Save it again with Keras's default weights, or convert it without --builder and --architecture",
+        )
+
+
+def _load_named(artifact: Artifact, built: Built, error: type[SourceError]) -> None:
+    with open_weights(artifact) as group:
+        stored = read_named(group)
+    variables = {layer.name: _variables(layer) for layer in built.model.layers if _variables(layer)}
+    slots = {
+        layer: [Slot(name, tuple(variable.shape)) for name, variable in found.items()]
+        for layer, found in variables.items()
+    }
+    for layer, values in match_layers(stored, slots, error, artifact.path.name).items():
+        for name, value in values.items():
+            variables[layer][name].assign(value)
+
+
+def _variables(layer: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return a layer's variables by a name that tells them apart, in the order of the layer."""
+    found: dict[str, Any] = {}
+    for variable in [*layer.trainable_weights, *layer.non_trainable_weights]:
+        name = getattr(variable, "path", None) or variable.name
+        name = name.removesuffix(":0")
+        assert name not in found, name
+        found[name] = variable
+    return found
+
+
+def _load_slots(artifact: Artifact, built: Built, error: type[SourceError]) -> None:
+    """Load numbered weights with Keras, then save them again and compare: nothing may be left over or out of place."""
+    with quiet(), tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+        ending = "model.keras" if artifact.container == "zip" else "model.weights.h5"
+        with _named(artifact.path, ending) as path:
+            try:
+                built.model.load_weights(str(path))
+            except Exception as problem:
+                raise error(
+                    f"the weights in {artifact.path.name} do not fit the model: {first_line(problem)}",
+                    hint=_WEIGHTS_ONLY_HINT,
+                ) from problem
+        again = Path(folder, "again.weights.h5")
+        built.model.save_weights(str(again))
+        with open_weights(Artifact(again, "hdf5", "slots", "", None)) as group:
+            ours = _tree(group)
+        with open_weights(artifact) as group:
+            theirs = _tree(group)
+    differing = sorted(set(ours.values) ^ set(theirs.values)) or sorted(
+        place for place, value in ours.values.items() if not np.array_equal(value, theirs.values[place], equal_nan=True)
+    )
+    if differing:
+        raise error(
+            f"the weights in {artifact.path.name} do not fit the model: {differing[0]} "
+            f"{'differs' if differing[0] in ours.values and differing[0] in theirs.values else 'is on one side only'}"
+            f" ({len(differing)} in all)",
+            hint=_WEIGHTS_ONLY_HINT,
+        )
+    for place, name in theirs.names.items():
+        if set(ours.names.values()) == set(theirs.names.values()) and ours.names.get(place, name) != name:
+            raise error(
+                f"the weights in {artifact.path.name} are in another order than the model's layers: "
+                f"{place} is {name!r} in the file and {ours.names[place]!r} in the model",
+                hint=_WEIGHTS_ONLY_HINT,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    values: dict[str, Any]
+    names: dict[str, str]
+
+
+def _tree(group: Any) -> _Tree:  # noqa: ANN401
+    tree = _Tree({}, {})
+
+    def visit(place: str, item: Any) -> None:  # noqa: ANN401
+        if place.partition("/")[0] in ("optimizer", "metrics", "compile_metrics", "loss_tracker", "_metrics"):
+            return
+        if hasattr(item, "shape"):
+            tree.values[place] = np.asarray(item)
+        elif "name" in item.attrs and place != "vars":
+            tree.names[place] = str(item.attrs["name"])
+
+    group.visititems(visit)
+    return tree
