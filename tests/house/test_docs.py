@@ -1,0 +1,58 @@
+"""The documents lead where they say, and the commands in them exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.house.tree import ROOT, tracked_files
+
+DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md"]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+FENCE = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TARGETS = frozenset(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _called(program: str) -> list[str]:
+    """Return every call of a program in the fenced blocks of the documents, without its name."""
+    lines = [
+        line.partition("  #")[0].strip().removeprefix("$ ").removeprefix(".venv/bin/")
+        for path in DOCUMENTS
+        for block in FENCE.findall(path.read_text("utf-8"))
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return sorted({line.removeprefix(f"{program} ") for line in lines if line.startswith(f"{program} ")})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
+def test_links_lead_somewhere(document: Path) -> None:
+    links = [link for link in LINK.findall(document.read_text("utf-8")) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("call", [call for call in _called("bnfold") if "[" not in call])
+def test_bnfold_understands_the_commands_in_the_documents(call: str) -> None:
+    from bnfold.cli.root import root
+
+    name, *words = [word for word in shlex.split(call) if word not in {"--quiet", "-q", "-v"}]
+    if name in {"--help", "--version"}:
+        return
+    command = root.commands[name]
+    context = click.Context(command)
+    values, _, _ = command.make_parser(context).parse_args(words)
+    for parameter in command.params:
+        if isinstance(parameter.type, click.Choice) and values.get(parameter.name or ""):
+            parameter.type.convert(values[parameter.name or ""], parameter, context)
+
+
+@pytest.mark.parametrize("call", _called("make"))
+def test_make_knows_the_targets_in_the_documents(call: str) -> None:
+    assert call.split(maxsplit=1)[0] in TARGETS
