@@ -1,4 +1,4 @@
-"""How one node is computed: by a kernel of ours, by onnx's reference, by its definition's body, or by another runtime."""
+"""How one node is computed: by a kernel of ours, by onnx's reference, by its definition's body, or by a runtime."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ Foreign = Callable[[NodeProto, Sequence[Any]], Sequence[Array]]
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
+_RENAMED = {"Scatter": "ScatterElements"}
+"""Operations that live on under another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +81,14 @@ def computation(
     if implementation is not None:
         return Computation(lambda inputs: [_widened(value) for value in implementation(inputs)], schema)
     if schema is not None and schema.has_function:
-        function: FunctionProto = schema.function_body
-        return function
+        return _with_defaults(schema.function_body, schema)
     if schema is not None and schema.has_context_dependent_function:
 
         def body(inputs: Sequence[Any]) -> FunctionProto:
             types = [_type_of(value).SerializeToString() for value in inputs]
             function = FunctionProto()
             function.ParseFromString(schema.get_context_dependent_function(node.SerializeToString(), types))
-            return function
+            return _with_defaults(function, schema)
 
         return body
     if foreign is not None:
@@ -96,6 +97,17 @@ def computation(
         f"the float64 reference does not know {domain + '::' if domain else ''}{node.op_type} (version {version})",
         hint="Report the model: an operation that onnxruntime runs should have a reference.",
     )
+
+
+def _with_defaults(body: FunctionProto, schema: Any) -> FunctionProto:
+    """Add the defaults that the definition knows and its body does not."""
+    function = FunctionProto()
+    function.CopyFrom(body)
+    known = {attribute.name for attribute in function.attribute_proto}
+    for name, attribute in schema.attributes.items():
+        if name not in known and attribute.default_value.type != AttributeProto.UNDEFINED:
+            function.attribute_proto.add().CopyFrom(attribute.default_value)
+    return function
 
 
 def _defaults(schema: Any) -> dict[str, Any]:
@@ -118,7 +130,8 @@ def _implementation(node: NodeProto, domain: str, version: int) -> Callable[[Seq
         elif not domain:
             from onnx.reference.ops import load_op
 
-            cls = load_op(domain, node.op_type, version, evaluator_cls=ReferenceEvaluator)
+            op_type = _RENAMED.get(node.op_type, node.op_type)
+            cls = load_op(domain, op_type, version, evaluator_cls=ReferenceEvaluator)
         else:
             return None
     except (NotImplementedError, RuntimeError, ValueError):
@@ -136,6 +149,7 @@ def _implementation(node: NodeProto, domain: str, version: int) -> Callable[[Seq
     copy = NodeProto()
     copy.CopyFrom(node)
     copy.domain = domain
+    copy.op_type = _RENAMED.get(node.op_type, node.op_type)
     instance: Any = cls(copy, settings)
 
     def run(inputs: Sequence[Any]) -> Sequence[Any]:

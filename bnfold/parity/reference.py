@@ -124,7 +124,7 @@ class Reference:
             raise SignatureError(
                 f"no values for {_listed(missing)}", hint=f"Feed every input: {_listed(self._main.inputs)}."
             )
-        frame = _Frame(self._main, {name: self._entering(np.asarray(value)) for name, value in feeds.items()})
+        frame = _Frame(self._main, {name: self._entering(value) for name, value in feeds.items()})
         with np.errstate(all="ignore"):
             self._execute(frame, frozenset(wanted))
             return {name: self._read(frame, name) for name in wanted}
@@ -219,8 +219,10 @@ class Reference:
             f"the model has no value {name!r}", hint="Ask for the name of an output, or of a value inside."
         )
 
-    def _entering(self, value: Array) -> Array:
-        return value if self._stored else widen(value)
+    def _entering(self, value: Any) -> Any:
+        if value is None or isinstance(value, list):  # an empty optional, a sequence
+            return value if value is None else [self._entering(item) for item in value]
+        return np.asarray(value) if self._stored else widen(np.asarray(value))
 
     def _constant(self, tensor: TensorProto | SparseTensorProto) -> Array:
         known = self._memo.get(id(tensor))
@@ -325,6 +327,8 @@ def _scan(
     attributes: Mapping[str, Any], graph: _Compiled, inputs: list[Any], body: Callable[[dict[str, Any]], list[Any]]
 ) -> Sequence[Any]:
     count = int(attributes["num_scan_inputs"])
+    if len(inputs) != len(graph.inputs):
+        raise ValueError("the batched Scan of opset 8 has no reference")
     state, sequences = list(inputs[:-count]), list(inputs[-count:])
     outputs = len(graph.outputs) - len(state)
     in_axes = attributes.get("scan_input_axes") or [0] * count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -120,8 +121,18 @@ def _reduction(function: Callable[[Array, tuple[int, ...]], Array]) -> Kernel:
     return kernel
 
 
+def _bound(x: Array, *, lowest: bool) -> Any:
+    """Return what the largest, or the smallest, of nothing is."""
+    if x.dtype.kind == "f":
+        return -np.inf if lowest else np.inf
+    if x.dtype.kind == "b":
+        return not lowest
+    limits = np.iinfo(x.dtype)
+    return limits.min if lowest else limits.max
+
+
 def _log_sum_exp(x: Array, axes: tuple[int, ...]) -> Array:
-    top = x.max(axis=axes, keepdims=True)
+    top = x.max(axis=axes, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0.0)
     return np.asarray(
         np.log(np.exp(x - top).sum(axis=axes)) + top.reshape([n for a, n in enumerate(top.shape) if a not in axes])
@@ -140,9 +151,9 @@ CONTRACTIONS: Mapping[str, Kernel] = {
     "ReduceL2": _reduction(lambda x, axes: np.sqrt((x * x).sum(axis=axes))),
     "ReduceLogSum": _reduction(lambda x, axes: np.log(x.sum(axis=axes))),
     "ReduceLogSumExp": _reduction(_log_sum_exp),
-    "ReduceMax": _reduction(lambda x, axes: x.max(axis=axes)),
+    "ReduceMax": _reduction(lambda x, axes: x.max(axis=axes, initial=_bound(x, lowest=True))),
     "ReduceMean": _reduction(lambda x, axes: x.mean(axis=axes)),
-    "ReduceMin": _reduction(lambda x, axes: x.min(axis=axes)),
+    "ReduceMin": _reduction(lambda x, axes: x.min(axis=axes, initial=_bound(x, lowest=False))),
     "ReduceProd": _reduction(lambda x, axes: x.prod(axis=axes)),
     "ReduceSum": _reduction(lambda x, axes: x.sum(axis=axes)),
     "ReduceSumSquare": _reduction(lambda x, axes: (x * x).sum(axis=axes)),
