@@ -7,7 +7,9 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from bnfold.errors import MissingExtraError
@@ -33,26 +35,28 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def tensorflow(name: str = "tensorflow") -> Any:  # noqa: ANN401  # a guest has no types of its own
+def tensorflow(name: str = "tensorflow") -> Any:  # a guest has no types of its own
     """Return the module ``tensorflow``, or one inside it.
 
     Raises:
         MissingExtraError: If it is not installed.
     """
-    return _guest(name)
+    tf = _guest("tensorflow")
+    _hush(tf)
+    return tf if name == "tensorflow" else _guest(name)
 
 
-def tf2onnx(name: str = "tf2onnx") -> Any:  # noqa: ANN401
+def tf2onnx(name: str = "tf2onnx") -> Any:
     """Return the module ``tf2onnx``, or one inside it.
 
     Raises:
         MissingExtraError: If it is not installed.
     """
-    _guest("tensorflow")
+    tensorflow()
     return _guest(name)
 
 
-def _guest(name: str) -> Any:  # noqa: ANN401
+def _guest(name: str) -> Any:
     # TensorFlow's native code reads this now and then, not only while it is imported, so it stays set.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -63,3 +67,26 @@ def _guest(name: str) -> Any:  # noqa: ANN401
             f"reading TensorFlow files takes the package {name.partition('.')[0]}, which cannot be imported: {error}",
             hint="Install it: pip install 'bnfold[tensorflow]'",
         ) from error
+
+
+@cache
+def _hush(tf: Any) -> None:
+    """Let the native code say what it says once in a process whatever its log level, where nobody hears it.
+
+    The first session of a process writes a line on MLIR to the standard error output, past Python and past every log
+    level. So a first session runs here, and for its few milliseconds that output leads nowhere.
+    """
+    try:
+        spare = os.dup(2)
+    except OSError:  # there is no standard error output to keep clean
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        with quiet(), tf.Graph().as_default() as graph:
+            one = tf.constant(1.0)
+            with tf.compat.v1.Session(graph=graph) as session:
+                session.run(one)
+    finally:
+        os.dup2(spare, 2)
+        os.close(spare)

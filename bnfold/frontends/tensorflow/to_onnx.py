@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 
 from bnfold.errors import SourceError, UnsupportedOpError
+from bnfold.frontends.tensorflow.canonical import make_canonical
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow, tf2onnx
 
 __all__ = ["DEFAULT_OPSET", "to_onnx"]
@@ -28,7 +29,7 @@ _one_at_a_time = Lock()
 
 
 def to_onnx(
-    graph_def: Any,  # noqa: ANN401  # TensorFlow's GraphDef, which has no types of its own
+    graph_def: Any,  # TensorFlow's GraphDef, which has no types of its own
     *,
     inputs: Sequence[str],
     outputs: Sequence[str],
@@ -71,11 +72,12 @@ def to_onnx(
         except Exception as error:  # tf2onnx raises whatever its steps run into
             raise _refused(error, graph_def) from error
     _demand_onnx_ops(model)
+    make_canonical(model, {node.name for node in graph_def.node})
     _name_free_axes(model)
     return model
 
 
-def _inlined(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:  # noqa: ANN401
+def _inlined(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
     """Return the graph with the calls of its functions spelled out; a graph without functions as it is.
 
     Only these two of grappler's steps are named, so none of those runs that multiply constants into weights.
@@ -105,20 +107,20 @@ def _steps() -> dict[str, Any]:
     class Transposes(transposes):  # type: ignore[misc]  # a guest's class
         """Moves transposes until they cancel, and leaves every weight as it is."""
 
-        def _mul_handler(self, trans: Any, node: Any) -> bool:  # noqa: ANN401
+        def _mul_handler(self, trans: Any, node: Any) -> bool:
             # A constant on the right would be multiplied into the weight of a Conv; on the left it is only moved.
             if len(node.input) == 2 and node.inputs[1].is_const() and not node.inputs[0].is_const():
                 self._g.replace_inputs(node, [node.input[1], node.input[0]])
             return bool(super()._mul_handler(trans, node))
 
-        def _add_handler(self, trans: Any, node: Any) -> bool:  # noqa: ANN401
+        def _add_handler(self, trans: Any, node: Any) -> bool:
             # Its parent would write the constant into a Conv's bias, and reshape it for whoever else reads it.
             return bool(self._handle_node_having_branches(trans, node))
 
     class BackToBack(pairs):  # type: ignore[misc]
         """Removes pairs of Cast, Transpose, Squeeze and Reshape, but not of Conv and BatchNormalization."""
 
-        def _optimize(self, graph: Any) -> Any:  # noqa: ANN401
+        def _optimize(self, graph: Any) -> Any:
             functions = back_to_back._func_map  # noqa: SLF001
             folding = functions.pop(("Conv", "BatchNormalization"), None)
             try:
@@ -132,7 +134,7 @@ def _steps() -> dict[str, Any]:
     return chosen
 
 
-def _refused(error: Exception, graph_def: Any) -> SourceError:  # noqa: ANN401
+def _refused(error: Exception, graph_def: Any) -> SourceError:
     words = " ".join(str(error).split())
     named = re.search(r"[Oo]p(?: type)? (?:of )?'?(\w+)'? (?:is not|not) (?:implemented|registered|supported)", words)
     if named:
