@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from bnfold.frontends.keras.build import Built, build
 from bnfold.frontends.keras.describe import LayerFacts, describe
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
 from bnfold.frontends.keras.mark import convert
-from bnfold.frontends.keras.names import io_names, rename_io, specs_of
+from bnfold.frontends.keras.names import layer_names
 from bnfold.frontends.keras.trace import call_in_inference_mode, trace
 from bnfold.frontends.loaded import Array, Loaded, ModeChange, Request, Runner
 from bnfold.frontends.signature import require_known
 from bnfold.frontends.sniff import Format
+from bnfold.frontends.tensorflow.io_names import rename_io, specs_of
 
 __all__ = ["LayerFacts", "describe", "load"]
 
@@ -53,14 +53,14 @@ def load(path: Path, request: Request) -> Loaded:
         built = build(artifact, request)
         _require_inputs(built)
         traced = trace(built)
-        inputs, outputs = io_names(built.model, built.generation, len(traced.outputs))
+        inputs, outputs = layer_names(built.model, built.generation, len(traced.frozen.outputs))
         require_known("input", request.inputs, inputs, option="--inputs")
         require_known("output", request.outputs, outputs, option="--outputs")
         chosen = [outputs.index(name) for name in request.outputs or outputs]
         traced = traced.only(chosen)
         model = convert(traced, request.opset)
     named = tuple(outputs[index] for index in chosen)
-    rename_io(model, dict(zip((*traced.inputs, *traced.outputs), (*inputs, *named), strict=True)))
+    rename_io(model, dict(zip((*traced.frozen.inputs, *traced.frozen.outputs), (*inputs, *named), strict=True)))
     return Loaded(
         model=model,
         format=_format(artifact).value,
@@ -114,8 +114,7 @@ def _mode(built: Built) -> tuple[ModeChange, ...]:
     stack: list[tuple[Any, str]] = [(built.model, "")]
     while stack:
         layer, prefix = stack.pop()
-        for child in reversed(getattr(layer, "layers", [])):
-            stack.append((child, f"{prefix}{child.name}/"))
+        stack.extend((child, f"{prefix}{child.name}/") for child in reversed(getattr(layer, "layers", [])))
         rate = getattr(layer, "rate", getattr(layer, "stddev", None))
         if type(layer).__name__ in _DROPPED and id(layer) not in found:
             found[id(layer)] = ModeChange(

@@ -1,4 +1,4 @@
-"""Keras files opened with distrust: the zip of a ``.keras`` and HDF5, bounded, whole, and without ways out of the file."""
+"""Keras files opened with distrust: the zip of a ``.keras`` and HDF5, bounded, whole, and without ways out."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def read_artifact(path: Path) -> Artifact:
         return _read_hdf5(path)
     raise SourceError(
         f"{path.name} is neither a .keras archive nor an HDF5 file",
-        hint="Give the file that model.save() wrote",
+        hint="Give the file that model.save() wrote.",
     )
 
 
@@ -134,7 +134,7 @@ def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise CorruptModelError(
             f"{path.name} begins like a .keras archive and is not a whole one: {error}",
-            hint="Copy or download the file again",
+            hint="Copy or download the file again.",
         ) from error
 
 
@@ -159,7 +159,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int) -> by
 def _read_hdf5(path: Path) -> Artifact:
     with _hdf5(path, path.name) as root:
         text = root.attrs.get("model_config")
-        weights = root["model_weights"] if "model_weights" in root else root
+        weights = root.get("model_weights", root)
         layout: Layout | None = "slots" if "layers" in weights or "_layer_checkpoint_dependencies" in weights else None
         if attribute_list(weights, "layer_names"):
             layout = "names"
@@ -168,7 +168,7 @@ def _read_hdf5(path: Path) -> Artifact:
         if text is None and layout is None:
             raise SourceError(
                 f"{path.name} is an HDF5 file that Keras did not write: it holds neither a model nor layers' weights",
-                hint="Give the file that model.save() or model.save_weights() wrote",
+                hint="Give the file that model.save() or model.save_weights() wrote.",
             )
         config = None if text is None else parse(_text(text), f"{path.name} (attribute model_config)")
         if config is not None and layout is None:
@@ -176,12 +176,12 @@ def _read_hdf5(path: Path) -> Artifact:
     if version.startswith("1."):
         raise UnsupportedOpError(
             f"{path.name} was written by Keras {version}, which stores weights in another way",
-            hint="Load and save it with Keras 2 first",
+            hint="Load and save it with Keras 2 first.",
         )
     if layout == "names" and not version.startswith("3") and backend in ("theano", "cntk"):
         raise UnsupportedOpError(
             f"{path.name} was written by Keras {version} on {backend}, which stores kernels in another way",
-            hint="Load and save it with Keras 2 on TensorFlow first",
+            hint="Load and save it with Keras 2 on TensorFlow first.",
         )
     return Artifact(path, "hdf5", layout, version, config)
 
@@ -199,7 +199,7 @@ def open_weights(artifact: Artifact) -> Iterator[Any]:
     """
     if artifact.container == "hdf5":
         with _hdf5(artifact.path, artifact.path.name) as root:
-            yield root["model_weights"] if "model_weights" in root else root
+            yield root.get("model_weights", root)
         return
     with _zip(artifact.path) as archive:
         weights = io.BytesIO(archive.read(_WEIGHTS))  # reading all of it checks its checksum
@@ -217,11 +217,11 @@ def _hdf5(file: Path | io.BytesIO, where: str) -> Iterator[Any]:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
         raise CorruptModelError(
             f"{where} begins like an HDF5 file and cannot be read: {_first_line(error)}",
-            hint="Copy or download the file again",
+            hint="Copy or download the file again.",
         ) from error
 
 
-def _check_tree(library: Any, root: Any, where: str) -> None:  # noqa: ANN401
+def _check_tree(library: Any, root: Any, where: str) -> None:
     seen: set[int] = set()
     stack = [root]
     count = 0
@@ -248,7 +248,7 @@ def _check_tree(library: Any, root: Any, where: str) -> None:  # noqa: ANN401
                 stack.append(item)
 
 
-def _check_dataset(dataset: Any, place: str) -> None:  # noqa: ANN401
+def _check_dataset(dataset: Any, place: str) -> None:
     if dataset.is_virtual:
         raise CorruptModelError(f"{place} is a virtual dataset, which reads from other files")
     if dataset.external:
@@ -260,7 +260,7 @@ def _check_dataset(dataset: Any, place: str) -> None:  # noqa: ANN401
         )
 
 
-def attribute_list(group: Any, name: str) -> list[str]:  # noqa: ANN401
+def attribute_list(group: Any, name: str) -> list[str]:
     """Return a list of names that Keras keeps in an attribute, or in several where one would be too large."""
     if name in group.attrs:
         return [_text(item) for item in group.attrs[name]]

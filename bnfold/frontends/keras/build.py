@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def build(artifact: Artifact, request: Request) -> Built:
 
 def _build_from_architecture(artifact: Artifact, path: Path, *, trust: bool) -> Built:
     if not path.is_file():
-        raise SourceError(f"there is no architecture {path}", hint="Give the JSON file that model.to_json() wrote")
+        raise SourceError(f"there is no architecture {path}", hint="Give the JSON file that model.to_json() wrote.")
     config = parse(read_text(path, "a model's architecture"), path.name)
     refuse_code(config, trust=trust)
     refuse_training_mode(config)
@@ -88,7 +88,7 @@ def _build_from_architecture(artifact: Artifact, path: Path, *, trust: bool) -> 
     return built
 
 
-def _load_archive(artifact: Artifact, *, trust: bool) -> Any:  # noqa: ANN401
+def _load_archive(artifact: Artifact, *, trust: bool) -> Any:
     keras = keras_of(artifact.generation)
     with quiet(), _named(artifact.path, "model.keras") as path:
         try:
@@ -119,7 +119,7 @@ def _named(path: Path, name: str) -> Iterator[Path]:
         yield link
 
 
-def _from_config(config: Config, which: int, name: str, *, trust: bool) -> Any:  # noqa: ANN401
+def _from_config(config: Config, which: int, name: str, *, trust: bool) -> Any:
     keras = keras_of(which)
     with quiet():
         try:
@@ -135,7 +135,7 @@ def _from_config(config: Config, which: int, name: str, *, trust: bool) -> Any: 
             ) from error
 
 
-def _from_config_3(config: Config, *, trust: bool) -> Any:  # noqa: ANN401
+def _from_config_3(config: Config, *, trust: bool) -> Any:
     from keras.src.legacy.saving import json_utils, saving_options, saving_utils
     from keras.src.saving import serialization_lib
 
@@ -148,11 +148,13 @@ def _from_config_3(config: Config, *, trust: bool) -> Any:  # noqa: ANN401
             return saving_utils.model_from_config(config)
 
 
-def _run_builder(builder: str) -> Any:  # noqa: ANN401
+def _run_builder(builder: str) -> Any:
     file, _, function = builder.rpartition(":")
     path = Path(file).resolve()
     if not file or not function.isidentifier() or not path.is_file():
-        raise SourceError(f"there is no builder {builder!r}", hint="Write it as file.py:function, with an existing file")
+        raise SourceError(
+            f"there is no builder {builder!r}", hint="Write it as file.py:function, with an existing file."
+        )
     keras_of(3)
     before = (list(sys.path), dict(os.environ))
     sys.path.insert(0, str(path.parent))
@@ -163,18 +165,13 @@ def _run_builder(builder: str) -> Any:  # noqa: ANN401
         module = importlib.util.module_from_spec(spec)
         with quiet():
             spec.loader.exec_module(module)
-            if not callable(getattr(module, function, None)):
-                raise SourceError(
-                    f"{path.name} has no function {function!r}; it has {_functions(module)}",
-                    hint="Name the function that builds and returns the model",
-                )
-            return getattr(module, function)()
+            return _function(module, function, path)()
     except BnfoldError:
         raise
     except Exception as error:
         raise SourceError(
             f"{path.name}:{function} raised {type(error).__name__}: {first_line(error)}",
-            hint="Make the function work without arguments and return the model",
+            hint="Make the function work without arguments and return the model.",
         ) from error
     finally:
         sys.path[:] = before[0]
@@ -182,26 +179,32 @@ def _run_builder(builder: str) -> Any:  # noqa: ANN401
         os.environ.update(before[1])
 
 
-def _functions(module: Any) -> str:  # noqa: ANN401
+def _function(module: Any, name: str, path: Path) -> Callable[[], Any]:
+    found = getattr(module, name, None)
+    if callable(found):
+        return cast("Callable[[], Any]", found)
     own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-    return ", ".join(sorted(own)) or "none"
+    raise SourceError(
+        f"{path.name} has no function {name!r}; it has {', '.join(sorted(own)) or 'none'}",
+        hint="Name the function that builds and returns the model.",
+    )
 
 
-def _generation_of(model: Any, builder: str) -> int:  # noqa: ANN401
+def _generation_of(model: Any, builder: str) -> int:
     roots = {cls.__module__.partition(".")[0] for cls in type(model).__mro__ if cls.__name__ == "Model"}
     for root, which in (("tf_keras", 2), ("keras", 3)):
         if root in roots:
             return which
     raise SourceError(
         f"{builder} returned {type(model).__name__}, which is not a Keras model",
-        hint="Make the function return the model",
+        hint="Make the function return the model.",
     )
 
 
 def _check_config_of(built: Built) -> None:
     try:
         config = parse(built.model.to_json(), "the built model")
-    except Exception:  # noqa: BLE001  # a model of the user's own classes need not have a configuration
+    except Exception:  # a model of the user's own classes need not have a configuration
         return
     refuse_training_mode(config)
 
@@ -210,7 +213,7 @@ def _load_weights(artifact: Artifact, built: Built, error: type[SourceError]) ->
     if not built.model.built:
         raise SourceError(
             "the model that the builder returned has no weights yet",
-            hint="Give its first layer an input shape, or call the model once on an example",
+            hint="Give its first layer an input shape, or call the model once on an example.",
         )
     if artifact.layout == "names":
         _load_named(artifact, built, error)
@@ -219,7 +222,7 @@ def _load_weights(artifact: Artifact, built: Built, error: type[SourceError]) ->
     else:
         raise SourceError(
             f"{artifact.path.name} keeps its weights as .npz, which is read only together with its own configuration",
-            hint="Save it again with Keras's default weights, or convert it without --builder and --architecture",
+            hint="Save it again with Keras's default weights, or convert it without --builder and --architecture.",
         )
 
 
@@ -236,7 +239,7 @@ def _load_named(artifact: Artifact, built: Built, error: type[SourceError]) -> N
             variables[layer][name].assign(value)
 
 
-def _variables(layer: Any) -> Mapping[str, Any]:  # noqa: ANN401
+def _variables(layer: Any) -> Mapping[str, Any]:
     """Return a layer's variables by a name that tells them apart, in the order of the layer."""
     found: dict[str, Any] = {}
     for variable in [*layer.trainable_weights, *layer.non_trainable_weights]:
@@ -290,10 +293,10 @@ class _Tree:
     names: dict[str, str]
 
 
-def _tree(group: Any) -> _Tree:  # noqa: ANN401
+def _tree(group: Any) -> _Tree:
     tree = _Tree({}, {})
 
-    def visit(place: str, item: Any) -> None:  # noqa: ANN401
+    def visit(place: str, item: Any) -> None:
         if place.partition("/")[0] in ("optimizer", "metrics", "compile_metrics", "loss_tracker", "_metrics"):
             return
         if hasattr(item, "shape"):

@@ -173,12 +173,12 @@ def refuse_training_mode(config: Config) -> None:
             raise InferenceModeError(
                 f"layer {layer.path!r} ({layer.class_name}) is called with training=True in the network itself, "
                 "so the network has no inference mode of its own",
-                hint="Rebuild the model without training=True in that call, load the weights into it and save it again",
+                hint="Rebuild the model without training=True in that call, load its weights and save it again.",
             )
         if layer.config.get("stateful") is True:
             raise UnsupportedOpError(
                 f"layer {layer.path!r} ({layer.class_name}) is stateful: its output depends on the batches before",
-                hint="Rebuild the model with stateful=False, load the weights into it and save it again",
+                hint="Rebuild the model with stateful=False, load its weights and save it again.",
             )
 
 
@@ -233,6 +233,11 @@ def _refuse_object(node: Config, owner: str, key: str) -> str:
         return where
     if class_name == "TFOpLambda":
         _refuse_function(settings.get("function") if isinstance(settings, dict) else None, where)
+    if isinstance(settings, dict) and isinstance(settings.get("vocabulary"), str):
+        raise UnsupportedOpError(
+            f"{where} ({class_name}) reads its vocabulary from another file, {settings['vocabulary']}",
+            hint="Save the model with Keras's native format, which keeps the vocabulary inside.",
+        )
     if not _is_own(class_name, module):
         package = module or str(node.get("registered_name") or "").rpartition(">")[0]
         origin = f" (of {package})" if package else ""

@@ -122,7 +122,7 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _by_name(weights: Any, entry: LayerEntry) -> dict[str, Array]:  # noqa: ANN401
+def _by_name(weights: Any, entry: LayerEntry) -> dict[str, Array]:
     """Find a batch norm's weights where layers and weights have names; nothing where two could be meant."""
     if entry.class_name not in _CLASSES:
         return {}
@@ -142,14 +142,14 @@ def _by_name(weights: Any, entry: LayerEntry) -> dict[str, Array]:  # noqa: ANN4
     return found
 
 
-def _by_slot(weights: Any, entry: LayerEntry) -> dict[str, Array]:  # noqa: ANN401
+def _by_slot(weights: Any, entry: LayerEntry) -> dict[str, Array]:
     """Find a batch norm's weights where layers are counted by class and weights are numbered."""
     if entry.class_name not in _CLASSES:
         return {}
     group = weights
     for kind, class_name, position in entry.models:
         slot = f"{_snake(class_name)}_{position}" if position else _snake(class_name)
-        for container in ((kind, "_layer_checkpoint_dependencies") if kind == "layers" else (kind,)):
+        for container in (kind, "_layer_checkpoint_dependencies") if kind == "layers" else (kind,):
             inner = group.get(f"{container}/{slot}" if kind == "layers" else container)
             if inner is not None:
                 break
@@ -175,7 +175,7 @@ def _snake(class_name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _unnamed(weights: Any, artifact: Artifact) -> Iterator[LayerFacts]:  # noqa: ANN401
+def _unnamed(weights: Any, artifact: Artifact) -> Iterator[LayerFacts]:
     """Yield the layers of a file that holds only weights; a moving mean is what tells a batch norm."""
     if artifact.layout == "names":
         for layer in attribute_list(weights, "layer_names"):

@@ -35,18 +35,18 @@ def _set(settings: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _guest(name: str, what: str) -> Any:  # noqa: ANN401  # a guest has no types of its own
+def _guest(name: str, what: str) -> Any:  # a guest has no types of its own
     try:
         with quiet(), _environment(_IMPORT_SETTINGS):
             return import_module(name)
     except ImportError as error:
         raise MissingExtraError(
             f"reading {what} takes the package {name}, which cannot be imported: {error}",
-            hint="Install it: pip install 'bnfold[tensorflow]'",
+            hint="Install it: pip install 'bnfold[tensorflow]'.",
         ) from error
 
 
-def h5py() -> Any:  # noqa: ANN401
+def h5py() -> Any:
     """Return the module ``h5py``.
 
     Raises:
@@ -55,7 +55,7 @@ def h5py() -> Any:  # noqa: ANN401
     return _guest("h5py", "Keras files")
 
 
-def keras_of(generation: int) -> Any:  # noqa: ANN401
+def keras_of(generation: int) -> Any:
     """Return the Keras that reads files of a generation: ``tf_keras`` for 2, ``keras`` for 3.
 
     Raises:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
-from bnfold.frontends.keras.trace import MARKER, BatchNorm, Traced
+from bnfold.frontends.keras.trace import MARKER, BatchNorm, Traced, marker_key
+from bnfold.frontends.tensorflow.freeze import nodes_of
 from bnfold.frontends.tensorflow.guests import tf2onnx
+from bnfold.frontends.tensorflow.io_names import nodes_in
 from bnfold.frontends.tensorflow.to_onnx import to_onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["convert"]
 
@@ -22,11 +26,31 @@ def convert(traced: Traced, opset: int | None) -> onnx.ModelProto:
     Raises:
         UnsupportedOpError: If an operation has no ONNX form.
     """
+    frozen = traced.frozen
     with _markers_known(traced.batch_norms):
-        model = to_onnx(traced.graph_def, inputs=traced.inputs, outputs=traced.outputs, opset=opset)
-    arrived = sum(node.op_type == "BatchNormalization" for node in model.graph.node)
-    assert arrived >= len(traced.batch_norms), f"{len(traced.batch_norms)} batch norms left, {arrived} arrived"
+        model = to_onnx(frozen.graph_def, inputs=frozen.inputs, outputs=frozen.outputs, opset=opset)
+    _name_by_layer(model, traced)
     return model
+
+
+def _name_by_layer(model: onnx.ModelProto, traced: Traced) -> None:
+    """Name every batch norm node after its layer; later calls of one layer get a number behind it."""
+    layers = {
+        node.name: traced.batch_norms[key]
+        for node in nodes_of(traced.frozen.graph_def)
+        if node.op == MARKER and (key := marker_key(node)) in traced.batch_norms
+    }
+    nodes = list(nodes_in(model.graph))
+    norms = {node.name: node for node in nodes if node.op_type == "BatchNormalization" and node.name in layers}
+    assert len(norms) == len(layers), f"{len(layers)} batch norms left, {len(norms)} arrived"
+    taken = {node.name for node in nodes}
+    for name, norm in layers.items():
+        number, free = 1, norm.name
+        while free in taken:
+            number += 1
+            free = f"{norm.name}:{number}"
+        taken.add(free)
+        norms[name].name = free
 
 
 @contextmanager
@@ -41,14 +65,14 @@ def _markers_known(batch_norms: Mapping[str, BatchNorm]) -> Iterator[None]:
 
 
 def _writer(batch_norms: Mapping[str, BatchNorm]) -> Callable[..., None]:
-    def write(graph: Any, node: Any, **_: Any) -> None:  # noqa: ANN401
-        norm = batch_norms.get(node.attr["message"].s.decode("utf-8", "replace"))
-        for name in list(node.attr):
-            del node.attr[name]
+    def write(graph: Any, node: Any, **_: Any) -> None:
+        norm = batch_norms.get(marker_key(node))
+        for attribute in list(node.attr):
+            del node.attr[attribute]
         if norm is None:  # the network's own check for finite numbers, which passes its input on
             node.type = "Identity"
             return
-        source, outputs = node.input[0], list(node.output)
+        name, source, outputs = node.name, node.input[0], list(node.output)
         shapes, dtypes = [graph.get_shape(outputs[0])], [graph.get_dtype(outputs[0])]
         graph.remove_node(node.name)
         epsilon = np.float32(norm.epsilon)
@@ -60,12 +84,12 @@ def _writer(batch_norms: Mapping[str, BatchNorm]) -> Callable[..., None]:
         }
         graph.make_node(
             "BatchNormalization",
-            [source, *(_constant(graph, f"{norm.name}/{name}", value) for name, value in constants.items())],
+            [source, *(_constant(graph, f"{norm.name}/{what}", value) for what, value in constants.items())],
             attr={"epsilon": float(epsilon)},
             outputs=outputs,
             shapes=shapes,
             dtypes=dtypes,
-            name=_free(graph, norm.name),
+            name=name,
         )
 
     return write
@@ -79,14 +103,14 @@ def _variance_for(norm: BatchNorm, epsilon: np.float32) -> np.ndarray[Any, Any]:
     return exact
 
 
-def _constant(graph: Any, name: str, value: np.ndarray[Any, Any]) -> str:  # noqa: ANN401
+def _constant(graph: Any, name: str, value: np.ndarray[Any, Any]) -> str:
     known = graph.get_node_by_name(name)
     if known is not None and known.is_const() and np.array_equal(known.get_tensor_value(as_list=False), value):
         return str(known.output[0])  # a layer that is called again
     return str(graph.make_const(_free(graph, name), value).output[0])
 
 
-def _free(graph: Any, name: str) -> str:  # noqa: ANN401
+def _free(graph: Any, name: str) -> str:
     number, free = 1, name
     while graph.get_node_by_name(free) is not None:
         number += 1

@@ -19,14 +19,11 @@ import numpy.typing as npt
 from bnfold.errors import CorruptModelError, InferenceModeError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.build import Built, first_line
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
+from bnfold.frontends.tensorflow.freeze import Frozen, freeze, nodes_of, refuse_training_mode
 
-__all__ = ["MARKER", "BatchNorm", "Traced", "call_in_inference_mode", "trace"]
+__all__ = ["MARKER", "BatchNorm", "Traced", "call_in_inference_mode", "marker_key", "trace"]
 
 MARKER = "CheckNumericsV2"
-_RANDOM = re.compile(
-    r"^(Stateless|Stateful)?(Random|TruncatedNormal|ParameterizedTruncatedNormal|Multinomial|Categorical|StandardNormal"
-    r"|UniformInt|UniformFullInt|Uniform)\w*$"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +52,18 @@ class Traced:
     """A frozen graph and what its markers stand for.
 
     Attributes:
-        graph_def: The frozen graph, cut down to what its outputs need.
-        inputs: Tensor names of its inputs, in the model's order.
-        outputs: Tensor names of its outputs, in the model's order.
-        batch_norms: The layers behind the markers that the outputs need, by marker key.
+        frozen: The graph.
+        batch_norms: The layers behind the markers that its outputs need, by marker key.
     """
 
-    graph_def: Any
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    frozen: Frozen
     batch_norms: dict[str, BatchNorm]
 
     def only(self, chosen: Sequence[int]) -> Traced:
         """Return what some of the outputs need, by their positions."""
-        outputs = tuple(self.outputs[index] for index in chosen)
-        graph_def = _cut(tensorflow(), self.graph_def, self.inputs, outputs)
-        needed = _markers(graph_def)
-        return Traced(
-            graph_def, self.inputs, outputs, {key: norm for key, norm in self.batch_norms.items() if key in needed}
-        )
+        frozen = self.frozen.only(chosen)
+        needed = _markers(frozen.graph_def)
+        return Traced(frozen, {key: norm for key, norm in self.batch_norms.items() if key in needed})
 
 
 @dataclass(slots=True)
@@ -98,8 +88,7 @@ def trace(built: Built) -> Traced:
         for index, tensor in enumerate(built.model.inputs)
     ]
 
-    @tf.function(autograph=False, input_signature=specs)
-    def infer(*flat: Any) -> list[Any]:  # noqa: ANN401
+    def infer(*flat: Any) -> list[Any]:
         return [
             tf.identity(tensor, name=f"output_{index}")
             for index, tensor in enumerate(call_in_inference_mode(built, flat))
@@ -107,22 +96,19 @@ def trace(built: Built) -> Traced:
 
     with quiet(), _batch_norms_marked(built.generation, marks):
         try:
-            from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-            concrete = infer.get_concrete_function()
-            frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+            frozen = freeze(tf.function(infer, autograph=False, input_signature=specs).get_concrete_function())
         except Exception as error:
             if marks.refused:  # Keras rewrites whatever passes through its layers
                 raise marks.refused[0] from None
             raise UnsupportedOpError(
                 f"the model cannot be traced in inference mode: {first_line(error)}",
-                hint="Check that the model runs on an example: model(x, training=False)",
+                hint="Check that the model runs on an example: model(x, training=False).",
             ) from error
-    inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
-    return Traced(frozen.graph.as_graph_def(), inputs, outputs, marks.found).only(range(len(outputs)))
+    refuse_training_mode(frozen.graph_def)
+    return Traced(frozen, marks.found).only(range(len(frozen.outputs)))
 
 
-def call_in_inference_mode(built: Built, flat: Any) -> list[Any]:  # noqa: ANN401
+def call_in_inference_mode(built: Built, flat: Any) -> list[Any]:
     """Return the outputs of a model, in order, on its inputs, in order."""
     if built.generation >= 3:
         tree = keras_of(3).tree
@@ -133,11 +119,11 @@ def call_in_inference_mode(built: Built, flat: Any) -> list[Any]:  # noqa: ANN40
     return list(nest.flatten(built.model(nest.pack_sequence_as(built.model.input, list(flat)), training=False)))
 
 
-def _bare(flat: Any) -> Any:  # noqa: ANN401
+def _bare(flat: Any) -> Any:
     return flat[0] if len(flat) == 1 else list(flat)
 
 
-def _paths(model: Any) -> dict[int, str]:  # noqa: ANN401
+def _paths(model: Any) -> dict[int, str]:
     """Return the path of every layer by its identity; where a layer is in several models, its first one."""
     paths: dict[int, str] = {}
     stack: list[tuple[Any, str]] = [(model, "")]
@@ -145,7 +131,9 @@ def _paths(model: Any) -> dict[int, str]:  # noqa: ANN401
         layer, prefix = stack.pop()
         children = [*getattr(layer, "layers", [])]
         children += [
-            inner for key in ("layer", "forward_layer", "backward_layer") if (inner := getattr(layer, key, None)) is not None
+            inner
+            for key in ("layer", "forward_layer", "backward_layer")
+            if (inner := getattr(layer, key, None)) is not None
         ]
         named = [(child, f"{prefix}{child.name}") for child in children if hasattr(child, "name")]
         new = [(child, path) for child, path in named if id(child) not in paths]
@@ -178,12 +166,12 @@ def _batch_norms_marked(generation: int, marks: _Marks) -> Iterator[None]:
 
 
 def _marking_call(marks: _Marks) -> Callable[..., Any]:
-    def call(self: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:  # noqa: ANN401, ARG001
+    def call(self: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:  # noqa: ARG001
         name = marks.paths.get(id(self), self.name)
         if not isinstance(training, bool | int | type(None)) or (training and self.trainable):
             refusal = InferenceModeError(
                 f"batch norm {name!r} normalises with the statistics of the batch even in inference mode",
-                hint="Rebuild the model without training=True in that call, load the weights into it and save it again.",
+                hint="Rebuild the model without training=True in that call, load its weights and save it again.",
             )
             marks.refused.append(refusal)
             raise refusal
@@ -192,7 +180,7 @@ def _marking_call(marks: _Marks) -> Callable[..., Any]:
     return call
 
 
-def _mark(layer: Any, name: str, inputs: Any, marks: _Marks) -> Any:  # noqa: ANN401
+def _mark(layer: Any, name: str, inputs: Any, marks: _Marks) -> Any:
     """Emit ``inputs`` with the channel on axis 1, the marker behind it, and the way back."""
     tf = tensorflow()
     wide = tf.float32 if inputs.dtype in (tf.float16, tf.bfloat16) else inputs.dtype
@@ -230,11 +218,11 @@ def _scope(name: str) -> str:
     return plain if plain[:1].isalnum() else f"layer{plain}"
 
 
-def _is_legacy(layer: Any) -> bool:  # noqa: ANN401
+def _is_legacy(layer: Any) -> bool:
     return any(cls.__module__.startswith("tf_keras") for cls in type(layer).__mro__)
 
 
-def _axes(layer: Any, rank: int) -> list[int]:  # noqa: ANN401
+def _axes(layer: Any, rank: int) -> list[int]:
     """Return the axes of the channel, from 0. Virtual batches make tf_keras count one more than there are."""
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     if getattr(layer, "virtual_batch_size", None) is not None:
@@ -242,7 +230,7 @@ def _axes(layer: Any, rank: int) -> list[int]:  # noqa: ANN401
     return sorted(axis % rank for axis in axes)
 
 
-def _facts(layer: Any, name: str, dtype: type[np.floating[Any]]) -> BatchNorm:  # noqa: ANN401
+def _facts(layer: Any, name: str, dtype: type[np.floating[Any]]) -> BatchNorm:
     running_mean = _flat(layer.moving_mean, dtype)
     running_var = _flat(layer.moving_variance, dtype)
     gamma = np.ones_like(running_mean) if layer.gamma is None else _flat(layer.gamma, dtype)
@@ -254,19 +242,19 @@ def _facts(layer: Any, name: str, dtype: type[np.floating[Any]]) -> BatchNorm:  
         if broken:
             raise CorruptModelError(
                 f"batch norm {name!r}: {broken} of {values.size} values of {what} are not finite",
-                hint="Go back to a checkpoint from before the training diverged",
+                hint="Go back to a checkpoint from before the training diverged.",
             )
     negative = int(np.count_nonzero(running_var + dtype(layer.epsilon) <= 0))
     if negative:
         raise CorruptModelError(
             f"batch norm {name!r}: {negative} of {running_var.size} values of moving_variance are so negative that "
             f"epsilon {layer.epsilon:g} does not make them positive (smallest {running_var.min():g})",
-            hint="Go back to a checkpoint from before the training diverged",
+            hint="Go back to a checkpoint from before the training diverged.",
         )
     return BatchNorm(name, gamma, beta, running_mean, running_var, float(layer.epsilon))
 
 
-def _flat(variable: Any, dtype: type[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:  # noqa: ANN401
+def _flat(variable: Any, dtype: type[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
     return np.asarray(variable.numpy(), dtype).reshape(-1)
 
 
@@ -276,7 +264,7 @@ def _folded_time(original: Callable[..., Any]) -> Callable[..., Any]:
     In inference mode every step is a sample of its own, so both are the same, and the layer stays one layer.
     """
 
-    def call(self: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:  # noqa: ANN401
+    def call(self: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         tf = tensorflow()
         if not tf.is_tensor(inputs) or getattr(self.layer, "stateful", False):
             return original(self, inputs, training=training, mask=mask)
@@ -297,36 +285,21 @@ def _folded_time(original: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _without_time(tf: Any, tensor: Any) -> Any:  # noqa: ANN401
+def _without_time(tf: Any, tensor: Any) -> Any:
     return tf.reshape(tensor, [-1, *_sizes(tf, tensor, 2)])
 
 
-def _sizes(tf: Any, tensor: Any, start: int) -> list[Any]:  # noqa: ANN401
+def _sizes(tf: Any, tensor: Any, start: int) -> list[Any]:
     return [
         size if size is not None else tf.shape(tensor)[start + offset]
         for offset, size in enumerate(tensor.shape[start:])
     ]
 
 
-def _cut(tf: Any, graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:  # noqa: ANN401
-    """Keep what the outputs compute from: no control edges (nothing here has an effect), and nothing random."""
-    for node in graph_def.node:
-        kept = [name for name in node.input if not name.startswith("^")]
-        del node.input[:]
-        node.input.extend(kept)
-    wanted = [name.partition(":")[0] for name in [*outputs, *inputs]]
-    cut = tf.compat.v1.graph_util.extract_sub_graph(graph_def, wanted)
-    nodes = [*cut.node, *(node for function in cut.library.function for node in function.node_def)]
-    random = [node for node in nodes if _RANDOM.match(node.op)]
-    if random:
-        raise InferenceModeError(
-            f"the network is random even in inference mode: {random[0].op} at {random[0].name}"
-            + (f" and {len(random) - 1} more" if len(random) > 1 else ""),
-            hint="Rebuild the model without training=True in the call of that layer",
-        )
-    return cut
+def _markers(graph_def: Any) -> set[str]:
+    return {marker_key(node) for node in nodes_of(graph_def) if node.op == MARKER}
 
 
-def _markers(graph_def: Any) -> set[str]:  # noqa: ANN401
-    nodes = [*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)]
-    return {node.attr["message"].s.decode() for node in nodes if node.op == MARKER}
+def marker_key(node: Any) -> str:
+    """Return the key in a marker; some other text in a check for finite numbers that the network brought itself."""
+    return str(node.attr["message"].s.decode("utf-8", "replace"))

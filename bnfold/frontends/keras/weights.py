@@ -19,7 +19,9 @@ Array = npt.NDArray[np.generic]
 Stored = dict[str, dict[str, Array]]
 
 _NUMBERED = re.compile(r"^(.*?)(?:_(\d+))?$")
-_HINT = "Give the architecture that these weights were saved from: --architecture model.json or --builder file.py:function"
+_HINT = (
+    "Give the architecture that these weights were saved from: --architecture model.json or --builder file.py:function"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Slot:
     shape: tuple[int, ...]
 
 
-def read_named(weights: Any) -> Stored:  # noqa: ANN401  # an h5py group
+def read_named(weights: Any) -> Stored:  # an h5py group
     """Return, for every layer that has any, its stored weights by their full names, in the order of the file."""
     stored: Stored = {}
     names = attribute_list(weights, "layer_names")
@@ -53,7 +55,7 @@ def match_layers(
     """Return, for every layer of a model, the value of each of its variables by the variable's name.
 
     Layers are matched by name. Where the file's names are those of the model up to the numbers that Keras counts
-    through (``dense_3`` for ``dense``), layers are matched by their order, if kinds, weights and shapes agree all along.
+    through (``dense_3`` for ``dense``), layers are matched by their order, if kinds, weights and shapes agree.
 
     Args:
         stored: The file's weights by layer and name.

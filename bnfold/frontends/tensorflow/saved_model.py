@@ -1,0 +1,231 @@
+"""SavedModels: read as a message first, so that what a file would do is known before any of it is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold.errors import CorruptModelError, SignatureError, UnsupportedOpError
+from bnfold.frontends.loaded import Array, Loaded, Request, Runner
+from bnfold.frontends.signature import listed, require_known, unknown_name
+from bnfold.frontends.sniff import Format
+from bnfold.frontends.tensorflow.freeze import Frozen, freeze, refuse_training_mode
+from bnfold.frontends.tensorflow.guests import quiet, tensorflow
+from bnfold.frontends.tensorflow.io_names import rename_io, specs_of
+from bnfold.frontends.tensorflow.to_onnx import to_onnx
+
+__all__ = ["DANGEROUS", "load", "refuse_dangerous"]
+
+_LARGEST = 2**31 - 1
+_INIT = "__saved_model_init_op"
+_DEFAULTS = ("serving_default", "serve")
+
+DANGEROUS = re.compile(
+    r"""(?x)
+    (Eager)?PyFunc(Stateless)? | OneShotIterator | RemoteCall | Abort
+    | ReadFile | WriteFile | MatchingFiles | PrintV2? | DumpTensor | Debug\w+
+    | \w*Reader\w* | \w*Dataset\w* | InitializeTableFromTextFile\w*
+    | LoadAndRemapMatrix | GenerateVocabRemapping | (Decode|Encode)ProtoV?\d*
+    | Save | SaveSlices | Restore | RestoreSlice
+    | \w*Summary\w* | Collective\w+ | Nccl\w+ | _?(Host)?(Send|Recv)
+    | (Gcs|BigQuery|Kafka|Kinesis|Bigtable|Lmdb|LMDB|Tpu|TPU)\w+
+    """
+)
+"""Operations that run other code, read or write files, print, or talk to other machines."""
+
+
+def load(path: Path, request: Request) -> Loaded:
+    """Turn a SavedModel into an ONNX model in inference mode.
+
+    Args:
+        path: Its folder.
+        request: ``signature`` chooses one of several; ``outputs`` may name fewer outputs than it has.
+
+    Raises:
+        CorruptModelError: If the folder is not a whole SavedModel.
+        UnsupportedOpError: If it would read, write or run something, or an operation has no ONNX form.
+        SignatureError: If it has no signature, several without a default, or not the one that was asked for.
+        InferenceModeError: If the signature computes in training mode.
+        MissingExtraError: If TensorFlow is not installed.
+    """
+    saved = _read(path)
+    graph = _serving_graph(saved, path)
+    refuse_dangerous(graph, path.name)
+    if not graph.object_graph_def.nodes:
+        from bnfold.frontends.tensorflow.saved_model_v1 import load_v1_saved_model
+
+        return load_v1_saved_model(path, request)
+    if request.set_values:
+        raise SignatureError(
+            f"{path.name} is a SavedModel of TensorFlow 2, which has no mode inputs to set: "
+            f"{', '.join(sorted(request.set_values))}",
+            hint="Leave out --set, or export the model again with training=False.",
+        )
+    name = _signature(graph, request.signature, path)
+    function = _load_function(path, graph, name)
+    inputs, outputs = (tuple(sorted(names)) for names in (_inputs_of(function), function.structured_outputs))
+    require_known("input", request.inputs, inputs, option="--inputs")
+    require_known("output", request.outputs, outputs, option="--outputs")
+    chosen = request.outputs or outputs
+    frozen = _freeze(function, path).only([outputs.index(output) for output in chosen])
+    refuse_training_mode(frozen.graph_def)
+    model = to_onnx(frozen.graph_def, inputs=frozen.inputs, outputs=frozen.outputs, opset=request.opset)
+    rename_io(model, dict(zip((*frozen.inputs, *frozen.outputs), _distinct(inputs, chosen), strict=True)))
+    return Loaded(
+        model=model,
+        format=Format.SAVED_MODEL.value,
+        framework=f"TensorFlow {graph.meta_info_def.tensorflow_version}".strip(),
+        description=f"SavedModel, signature {name}",
+        inputs=specs_of(model.graph.input),
+        outputs=specs_of(model.graph.output),
+        run=_runner(function, inputs, dict(zip(chosen, _distinct(inputs, chosen)[len(inputs) :], strict=True))),
+    )
+
+
+def _distinct(inputs: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of inputs and outputs in ONNX, where an output may not be called like an input."""
+    return (*inputs, *(f"{name}_output" if name in inputs else name for name in outputs))
+
+
+def _read(path: Path) -> Any:
+    messages = tensorflow("tensorflow.core.protobuf.saved_model_pb2")
+    protobuf = tensorflow("google.protobuf.message")
+    text = tensorflow("google.protobuf.text_format")
+    binary, readable = path / "saved_model.pb", path / "saved_model.pbtxt"
+    file = binary if binary.is_file() or not readable.is_file() else readable
+    if not file.is_file():
+        raise CorruptModelError(
+            f"{path} is not a SavedModel: it has no saved_model.pb",
+            hint="Give the folder that tf.saved_model.save() or model.export() wrote.",
+        )
+    if file.stat().st_size > _LARGEST:
+        raise CorruptModelError(f"{file} has {file.stat().st_size} bytes; a SavedModel's graph has at most {_LARGEST}")
+    saved = messages.SavedModel()
+    try:
+        if file is binary:
+            saved.ParseFromString(file.read_bytes())
+        else:
+            text.Parse(file.read_text("utf-8"), saved)
+    except (protobuf.DecodeError, text.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptModelError(
+            f"{file} is not the graph of a SavedModel, or is not whole: {' '.join(str(error).split())}",
+            hint="Copy or download the folder again.",
+        ) from None
+    if not saved.meta_graphs:
+        raise CorruptModelError(f"{file} holds no graph", hint="Export the model again.")
+    return saved
+
+
+def _serving_graph(saved: Any, path: Path) -> Any:
+    serving = [graph for graph in saved.meta_graphs if list(graph.meta_info_def.tags) == ["serve"]]
+    serving = serving or [graph for graph in saved.meta_graphs if "serve" in graph.meta_info_def.tags]
+    if len(saved.meta_graphs) == 1:
+        return saved.meta_graphs[0]
+    if len(serving) != 1:
+        tags = ["+".join(graph.meta_info_def.tags) for graph in saved.meta_graphs]
+        raise SignatureError(
+            f"{path.name} holds {len(tags)} graphs, and none of them alone is for serving: {listed(tags)}",
+            hint="Export the model again for serving only, with the tag 'serve'.",
+        )
+    return serving[0]
+
+
+def refuse_dangerous(meta_graph: Any, name: str) -> None:
+    """Check that no graph or function of a SavedModel runs code, touches files or talks to other machines.
+
+    Raises:
+        UnsupportedOpError: Naming the operation and where it is.
+    """
+    graph_def = meta_graph.graph_def
+    nodes = [("", node) for node in graph_def.node]
+    nodes += [(f" in the function {function.signature.name}", node) for function in graph_def.library.function
+        for node in function.node_def]  # fmt: skip
+    found = [(where, node) for where, node in nodes if DANGEROUS.fullmatch(node.op)]
+    if found:
+        where, node = found[0]
+        others = sorted({other.op for _, other in found} - {node.op})
+        raise UnsupportedOpError(
+            f"{name} holds the operation {node.op} at {node.name}{where}, which reads, writes or runs "
+            "something outside the network" + (f"; and also {listed(others)}" if others else ""),
+            hint="Export the model again without it: what reads and writes files belongs in front of the network.",
+        )
+
+
+def _signature(graph: Any, wanted: str | None, path: Path) -> str:
+    names: list[str] = sorted(name for name in graph.signature_def if name != _INIT)
+    if wanted is not None:
+        if wanted not in names:
+            raise unknown_name("signature", wanted, names, option="--signature")
+        return wanted
+    if not names:
+        raise SignatureError(
+            f"{path.name} has no signature: nothing in it says what its inputs and outputs are",
+            hint="Export the model again with model.export(), or with signatures= of tf.saved_model.save().",
+        )
+    for name in (*_DEFAULTS, *(names if len(names) == 1 else ())):
+        if name in names:
+            return name
+    raise SignatureError(
+        f"{path.name} has {len(names)} signatures and no default: {listed(names)}",
+        hint=f"Choose one, for example: --signature {names[0]}",
+    )
+
+
+def _load_function(path: Path, graph: Any, name: str) -> Any:
+    tf = tensorflow()
+    try:
+        with quiet():
+            loaded = tf.saved_model.load(str(path), tags=list(graph.meta_info_def.tags))
+            function = loaded.signatures[name]
+    except Exception as error:
+        raise CorruptModelError(
+            f"TensorFlow cannot load {path.name}: {_short(error)}",
+            hint="Check that the folder is whole: saved_model.pb, variables/ and assets/.",
+        ) from error
+    function._bnfold_keeps = loaded  # noqa: SLF001  # its variables live as long as what was loaded
+    return function
+
+
+def _inputs_of(function: Any) -> list[str]:
+    names: Mapping[str, Any] = function.structured_input_signature[1]
+    return list(names)
+
+
+def _freeze(function: Any, path: Path) -> Frozen:
+    try:
+        return freeze(function)
+    except Exception as error:
+        raise UnsupportedOpError(
+            f"the variables of {path.name} cannot be turned into constants: {_short(error)}",
+            hint="Export the model again without what it remembers between calls.",
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _runner(function: Any, inputs: Sequence[str], outputs: Mapping[str, str]) -> Runner:
+    """Return a function that runs the signature itself.
+
+    Args:
+        function: The concrete function.
+        inputs: Names of its arguments.
+        outputs: The ONNX name of every output that is computed, by its name in the signature.
+    """
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        tf = tensorflow()
+        specs = function.structured_input_signature[1]
+        with quiet():
+            values = function(
+                **{name: tf.convert_to_tensor(np.asarray(feeds[name]), specs[name].dtype) for name in inputs}
+            )
+        return {onnx_name: np.asarray(values[name]) for name, onnx_name in outputs.items()}
+
+    return run
