@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict, deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,12 @@ from bnfold.fold.regions import regions_of
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import views
 from bnfold.rules import RULES, Absorber, Form, Rules
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.graph.region import Region
-    from bnfold.fold.plan import Fold, FoldPlan
     from collections.abc import Sequence
+
+    from bnfold.fold.plan import Fold, FoldPlan
+    from bnfold.graph.region import Region
 
 __all__ = ["Folded", "apply"]
 
@@ -96,7 +97,8 @@ class _Writer:
         for index, field in sorted(self.draft.shifts.items()):
             self._write_shift(index, field)
         for index in sorted(self.draft.gone):
-            self.loose += [name for name in self.draft.view.graph.node[index].input if name]
+            if index < len(self.draft.view):
+                self.loose += [name for name in self.draft.view.graph.node[index].input if name]
         self._drop_unused()
         self._write_nodes()
 
@@ -192,11 +194,11 @@ class _Writer:
                 if index in self.betas:
                     _set_beta(copy, self.betas[index], self.draft.view.opset)
                 nodes.append(copy)
-            pending = list(reversed(self.wiring.inserted.get(index, ())))
-            while pending:
-                number = pending.pop()
-                nodes.append(self._inserted(number))
-                pending.extend(reversed(self.wiring.inserted.get(number, ())))
+            nodes.extend(
+                self._inserted(number)
+                for number in reversed(self.wiring.inserted.get(index, []))
+                if self.wiring.inputs[number] is not None
+            )
         del self.graph.node[:]
         self.graph.node.extend(nodes)
         unused = {name for name in self.loose if not self.wiring.uses.get(name) and not self.wiring.is_fixed(name)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,11 @@ from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
 from bnfold.graph.shapes import subgraphs
 from bnfold.graph.wiring import Wiring
 from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules, Side
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.graph.view import GraphView, NodeView
     from collections.abc import Collection, Iterator, Sequence
+
+    from bnfold.graph.view import GraphView, NodeView
 
 __all__ = ["Draft", "Step", "names_in_use"]
 
@@ -271,7 +272,9 @@ class Draft:
         behind = self._add_behind(index, shift)
         if behind is None:
             number = self.wiring.insert_after(index, "")
-            field = Field.of(np.ones((1,) * shift.ndim), shift)
+            node = self.view.node(index)
+            rank = max(len(node.shape(position) or ()) for position in range(2))
+            field = Field.of(np.ones((1,) * rank), shift.reshape((1,) * (rank - shift.ndim) + shift.shape))
             self.affines[number] = Affine(0, field)
             self.shifts[number] = field
             return

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
+from typing import TYPE_CHECKING
 
 from bnfold.fold.draft import Draft, Step, names_in_use
 from bnfold.fold.walk import toward_consumers, toward_producer
 from bnfold.graph.view import NodeView, views
 from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.graph.shapes import GraphPath
-    from bnfold.affine import Field
-    from onnx import FunctionProto, ModelProto
     from collections.abc import Collection
+
+    from onnx import FunctionProto, ModelProto
+
+    from bnfold.affine import Field
+    from bnfold.graph.shapes import GraphPath
 
 __all__ = ["Fold", "FoldPlan", "Kept", "Subject", "plan"]
 
@@ -121,7 +122,8 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES)
             if isinstance(reading, Refusal):
                 refusals[index] = [reading]
         for _round in range(_MOST_ROUNDS):
-            found = _sweep(draft, subjects, refusals)
+            # A new Add in the place of a batch norm is the last resort: first everything that leaves nothing behind.
+            found = _sweep(draft, subjects, refusals, may_add=False) or _sweep(draft, subjects, refusals, may_add=True)
             if not found:
                 break
             folds.extend(found)
@@ -135,23 +137,30 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES)
     return FoldPlan(tuple(folds), tuple(kept), tuple(plain), tuple(keep))
 
 
-def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[Refusal]]) -> list[Fold]:
+def _sweep(
+    draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[Refusal]], *, may_add: bool
+) -> list[Fold]:
     """Try every affine once: backward in the order of the graph, what is left forward in the opposite order."""
     found = []
     for direction in Direction:
         backward = direction is Direction.BACKWARD
         walk = toward_producer if backward else toward_consumers
         for index in sorted(draft.affines, reverse=not backward):
-            if index not in subjects:
-                continue
-            route = walk(draft, index)
+            route = walk(draft, index, may_add=may_add)
             if isinstance(route, Refusal):
                 refusals.setdefault(index, []).append(route)
                 refusals[index] = refusals[index][-2:]
                 continue
-            found.append(Fold(subjects[index], direction, route.steps, route.path, draft.view.path, index))
+            subject = subjects.get(index) or _inserted(draft, index)
+            found.append(Fold(subject, direction, route.steps, route.path, draft.view.path, index))
             draft.take(index, direction, route.steps)
     return found
+
+
+def _inserted(draft: Draft, index: int) -> Subject:
+    """Name an Add that folding put behind a layer, and that can go on from there."""
+    (value,) = draft.wiring.outputs[index]
+    return Subject(value, "Add", value, max(draft.affines[index].field.shape), tuple(draft.view.scope()))
 
 
 def _subject(node: NodeView, field: Field | None, scope: tuple[str, ...]) -> Subject:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from bnfold.graph.region import Region
 from bnfold.rules import Form
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.fold.plan import Fold
-    from bnfold.fold.draft import Draft
     from collections.abc import Sequence
+
+    from bnfold.fold.draft import Draft
+    from bnfold.fold.plan import Fold
 
 __all__ = ["regions_of"]
 
@@ -22,10 +23,12 @@ def regions_of(draft: Draft, folds: Sequence[Fold]) -> tuple[Region, ...]:
         draft: The graph with the folds taken.
         folds: What was folded in it.
     """
+    layer_of = {number: node for node, numbers in draft.wiring.inserted.items() for number in numbers}
     groups: list[tuple[set[int], list[Fold]]] = []
     owner: dict[int, int] = {}
     for fold in folds:
         nodes = {fold.index, *fold.path, *(step.index for step in fold.steps)}
+        nodes |= {layer_of[node] for node in nodes if node in layer_of}
         touched = {owner[node] for node in nodes if node in owner}
         members = [fold]
         for other in sorted(touched):
@@ -59,7 +62,7 @@ def _region(draft: Draft, nodes: set[int], folds: Sequence[Fold]) -> Region:
             if isinstance(form, Form):
                 fan_in = max(fan_in, form.fan_in)
     return Region(
-        sources=tuple(fold.subject.name for fold in folds),
+        sources=tuple(fold.subject.name for fold in folds if fold.index < len(view)),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         fan_in=fan_in,

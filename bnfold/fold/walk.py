@@ -26,10 +26,15 @@ class Route:
     path: tuple[int, ...]
 
 
-def toward_producer(draft: Draft, index: int) -> Route | Refusal:
+def toward_producer(draft: Draft, index: int, *, may_add: bool) -> Route | Refusal:
     """Follow a map backward, to the layer whose output it changes.
 
     Every value on the way must be read by nothing but the way itself.
+
+    Args:
+        draft: The graph so far.
+        index: The node of the map.
+        may_add: Whether a batch norm may leave a new Add behind a layer that has no bias.
     """
     affine = draft.affines[index]
     field, wiring = affine.field, draft.wiring
@@ -55,14 +60,14 @@ def toward_producer(draft: Draft, index: int) -> Route | Refusal:
             steps.append(Step(draft.name(producer), op_type, SHIFT_RULE, Side.OUTPUT, producer, shift=shift))
             field = field.scale_only()
             if not field.has_scale:
-                return _worth_it(draft, index, steps, path)
+                return _worth_it(draft, index, Route(tuple(steps), tuple(path)), may_add=may_add)
             value = wiring.reads(producer)[draft.affines[producer].data_input]
             continue
         if absorber is not None:
             step = draft.absorb(producer, absorber, field)
             if isinstance(step, Refusal):
                 return step
-            return _worth_it(draft, index, [*steps, step], path)
+            return _worth_it(draft, index, Route((*steps, step), tuple(path)), may_add=may_add)
         assert carrier is not None
         carried = carrier.carry(draft.view.node(producer), field, Direction.BACKWARD)
         if isinstance(carried, Refusal):
@@ -71,8 +76,14 @@ def toward_producer(draft: Draft, index: int) -> Route | Refusal:
         field, value = carried, wiring.reads(producer)[0]
 
 
-def toward_consumers(draft: Draft, index: int) -> Route | Refusal:
-    """Follow a map forward, to all the layers that read what it computes; each of them must take it in."""
+def toward_consumers(draft: Draft, index: int, *, may_add: bool) -> Route | Refusal:
+    """Follow a map forward, to all the layers that read what it computes; each of them must take it in.
+
+    Args:
+        draft: The graph so far.
+        index: The node of the map.
+        may_add: Whether a batch norm may leave a new Add behind a layer that has no bias.
+    """
     affine, wiring = draft.affines[index], draft.wiring
     if affine.assumed:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{draft.name(index)} may enlarge a value whose size is not known")
@@ -81,12 +92,12 @@ def toward_consumers(draft: Draft, index: int) -> Route | Refusal:
     pending = [(wiring.outputs[index][0], affine.field)]
     while pending:
         value, field = pending.pop()
+        uses = wiring.uses_of(value)
+        if not uses and value not in wiring.captured:
+            return Refusal(Reason.EDGE, f"no layer reads {value}")
         refusal = _in_the_way(draft, value, uses_allowed=None)
         if refusal is not None:
             return refusal
-        uses = wiring.uses_of(value)
-        if not uses:
-            return Refusal(Reason.EDGE, f"nothing reads {value}")
         for node, position in uses:
             if sum(1 for other, _position in uses if other == node) > 1:
                 return Refusal(Reason.NO_RULE, f"{draft.name(node)} reads {value} twice")
@@ -106,7 +117,7 @@ def toward_consumers(draft: Draft, index: int) -> Route | Refusal:
                 pending.append((wiring.outputs[node][0], carried))
             else:
                 return Refusal(Reason.NO_RULE, f"{op_type} {draft.name(node)} stands in front of it")
-    return _worth_it(draft, index, steps, path)
+    return _worth_it(draft, index, Route(tuple(steps), tuple(path)), may_add=may_add)
 
 
 def _in_the_way(draft: Draft, value: str, uses_allowed: int | None) -> Refusal | None:
@@ -123,10 +134,9 @@ def _in_the_way(draft: Draft, value: str, uses_allowed: int | None) -> Refusal |
     return None
 
 
-def _worth_it(draft: Draft, index: int, steps: list[Step], path: list[int]) -> Route | Refusal:
-    """A plain constant affine is folded only if that leaves fewer nodes."""
-    if draft.op_type(index) != BATCH_NORM:
-        added = sum(1 for step in steps if draft.needs_new_add(step, index))
-        if added >= 1:
-            return Refusal(Reason.NO_GAIN, f"{added} new Add would take the place of {draft.name(index)}")
-    return Route(tuple(steps), tuple(path))
+def _worth_it(draft: Draft, index: int, route: Route, *, may_add: bool) -> Route | Refusal:
+    """Take a route that puts a new Add somewhere only for a batch norm, and only where that is allowed."""
+    added = sum(1 for step in route.steps if draft.needs_new_add(step, index))
+    if added and not (may_add and draft.op_type(index) == BATCH_NORM):
+        return Refusal(Reason.NO_GAIN, f"{added} new Add would take the place of {draft.name(index)}")
+    return route

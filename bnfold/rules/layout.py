@@ -71,7 +71,7 @@ def _regrouped(node: NodeView, field: Field, before: Shape, after: Shape) -> Fie
         if sizes is None or others is None or np.prod(sizes) != np.prod(others):
             return Refusal(
                 Reason.UNKNOWN_SHAPE,
-                f"{node.name} reshapes {_text(group.before)} to {_text(group.after)}: where the channel goes is unknown",
+                f"{node.name} reshapes {_text(group.before)} to {_text(group.after)}: the channel is lost track of",
             )
         inner += sizes
         outer += others

@@ -1,0 +1,53 @@
+"""Whatever the graph, folding computes the same in float64, accounts for every batch norm, and is done in one go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+
+from bnfold.fold import apply, plan
+from bnfold.graph.view import views
+from tests.fold.random_graphs import models
+from tests.rules.example_models import feeds_for, run
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def batch_norms(model: onnx.ModelProto) -> int:
+    return sum(node.op_type == "BatchNormalization" for node in model.graph.node)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(models())
+def test_a_folded_model_computes_what_the_original_computes(model: onnx.ModelProto) -> None:
+    feeds = feeds_for(model, seed=1)
+    expected = run(model, feeds)
+    before = model.SerializeToString(deterministic=True)
+    fold_plan = plan(model)
+    folded = apply(model, fold_plan)
+    assert model.SerializeToString(deterministic=True) == before, "a plan only reads"
+    for actual, wanted in zip(run(folded.model, feeds), expected, strict=True):
+        # Magnitudes grow from layer to layer; what is compared is the error against the largest of them.
+        np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-10 * max(1.0, float(np.abs(wanted).max())))
+
+    kept = len(fold_plan.kept)
+    done = sum(fold.subject.op_type == "BatchNormalization" for fold in fold_plan.folds)
+    assert kept + done == batch_norms(model)
+    assert kept == batch_norms(folded.model)
+    assert [value.name for value in folded.model.graph.output] == [value.name for value in model.graph.output]
+    assert len(folded.model.graph.node) <= len(model.graph.node) + sum(len(fold.steps) - 1 for fold in fold_plan.folds)
+    assert plan(folded.model).folds == ()
+
+    # Every region is bounded by values of both models, and every fold is inside exactly one.
+    for region in folded.regions:
+        for each in (model, folded.model):
+            (view,) = views(each)
+            known = set(view.producers) | view.inputs
+            assert {*region.inputs, *region.outputs} <= known
+        assert region.outputs
+    assert sorted(name for region in folded.regions for name in region.sources) == sorted(
+        fold.subject.name for fold in fold_plan.folds if fold.index < len(model.graph.node)
+    )
