@@ -1,9 +1,11 @@
 """Keras 3: dense layers with batch norm, fine-tuned with the first block frozen.
 
 A network learns the digits 0 to 4. Its first block is then frozen (``trainable=False``: in Keras 3 its batch norm
-normalises with the moving statistics even while training), the rest gets a new head and learns all ten digits. One batch
-norm stands behind its activation, two in front of theirs, and the frozen one is called with ``training=False``, the
-learning phase 0 of old. Saved whole in both formats, and as weights alone with the architecture beside them.
+normalises with the moving statistics even while training), the rest gets a new head and learns all ten digits.
+
+One batch norm stands behind its activation, two in front of theirs, and the frozen one is called with
+``training=False``, the learning phase 0 of old. Saved whole in both formats, and as weights alone with the
+architecture beside them.
 
 Run ``python models/keras_dense/train.py``; it writes next to itself.
 """
@@ -21,11 +23,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import digits
 import keras
 import numpy as np
 from keras import layers
-
-import digits
 
 
 def build() -> keras.Model:

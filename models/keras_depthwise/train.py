@@ -21,11 +21,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import digits
 import keras
 import numpy as np
 from keras import layers
-
-import digits
 
 
 def build() -> keras.Model:

@@ -20,10 +20,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import digits
 import numpy as np
 import tensorflow.compat.v1 as tf
-
-import digits
 
 EPOCHS = 60
 BATCH = 200

@@ -21,10 +21,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import digits
 import numpy as np
 import tensorflow.compat.v1 as tf
-
-import digits
 
 HIDDEN = (48, 32)
 EPOCHS = 60
@@ -80,7 +79,9 @@ def train(version):
     y_ = tf.placeholder(tf.int64, [None], name="y_")
     phase_train = tf.placeholder(tf.bool, name="phase_train")
     logits = inference(x, phase_train)
-    cross_entropy = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y_, logits=logits), name="loss")
+    cross_entropy = tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y_, logits=logits), name="loss"
+    )
     global_step = tf.Variable(0, name="global_step", trainable=False)
     rate = tf.train.exponential_decay(tf.constant(0.2, tf.float64), global_step, 150, 0.6)
     train_step = tf.train.GradientDescentOptimizer(rate).minimize(cross_entropy, global_step=global_step)

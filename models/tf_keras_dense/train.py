@@ -1,10 +1,12 @@
 """Keras 2: dense layers with batch norm on top of a nested network of which a part was frozen.
 
-The nested base learns the digits 0 to 4. Its first dense layer and batch norm are frozen then (``trainable=False``), and
-the whole learns all ten digits. What Keras 2 left behind: the whole model as ``.h5`` with its optimizer, the best
+The nested base learns the digits 0 to 4. Its first dense layer and batch norm are frozen then (``trainable=False``),
+and the whole learns all ten digits. What Keras 2 left behind: the whole model as ``.h5`` with its optimizer, the best
 weights alone as ``ModelCheckpoint(save_weights_only=True)`` writes them, the architecture as JSON beside them, and the
-author's own ``builder.py``, which freezes nothing and so expects the weights in another order. ``phase1.h5`` is the same network with its last batch norm called with
-``training=True``, the learning phase 1 of old: its own ``predict`` uses the statistics of the batch.
+author's own ``builder.py``, which freezes nothing and so expects the weights in another order.
+
+``phase1.h5`` is the same network with its last batch norm called with ``training=True``, the learning phase 1 of old:
+its own ``predict`` uses the statistics of the batch.
 
 Run ``python models/tf_keras_dense/train.py``; it writes next to itself.
 """
@@ -23,11 +25,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import digits
 import numpy as np
 import tf_keras
 from builder import build_base, build_model
-
-import digits
 
 
 def fit(model: tf_keras.Model, split: digits.Split, epochs: int, *callbacks: tf_keras.callbacks.Callback) -> None:
@@ -75,7 +76,9 @@ def main() -> None:
     tf_keras.utils.set_random_seed(23)
     model = build_model(trained_base(data.train), phase=True)
     fit(model, data.train, 40)
-    print(f"phase1, moving statistics: {digits.correct(in_inference_mode(model, data.test.pixels), data.test)} of {total}")
+    print(
+        f"phase1, moving statistics: {digits.correct(in_inference_mode(model, data.test.pixels), data.test)} of {total}"
+    )
     model.save(HERE / "phase1.h5")
     print(f"phase1, batch statistics: {digits.correct(model.predict(data.test.pixels, verbose=0), data.test)}")
 

@@ -1,8 +1,7 @@
 """PyTorch: a convolutional network exported to ONNX by PyTorch itself, with its batch norms in place.
 
 A transposed convolution first enlarges the digit, so batch norms stand behind ConvTranspose, Conv, grouped Conv and
-Linear, in front of an unpadded Conv, inside a residual block, and once where
-nothing linear is next to it.
+Linear, in front of an unpadded Conv, inside a residual block, and once where nothing linear is next to it.
 
 PyTorch is no dependency of this project: run this in an environment of its own with torch, onnx, onnxruntime and
 scikit-learn, ``python models/torch_conv/train.py``; it writes next to itself.
@@ -16,12 +15,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import digits
 import numpy as np
 import onnxruntime
 import torch
 from torch import nn
-
-import digits
 
 
 class Residual(nn.Module):
@@ -122,7 +120,8 @@ def main() -> None:
     )
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     again = session.run(None, {"image": images})[0]
-    print(f"ONNX: {digits.correct(again, data.test)} of {len(data.test.labels)}, off by {np.abs(again - scores).max():.1e}")
+    found, error = digits.correct(again, data.test), np.abs(again - scores).max()
+    print(f"ONNX: {found} of {len(data.test.labels)}, off by {error:.1e}")
 
 
 if __name__ == "__main__":
