@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from bnfold.frontends.loaded import Request
 
 __all__ = ["Built", "build", "first_line"]
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _BUILDER_HINT = "Give a function that builds the model: --builder file.py:function"
 _WEIGHTS_ONLY_HINT = (
     "Add the architecture with --architecture model.json (what model.to_json() wrote) "
@@ -106,7 +108,7 @@ def _refusal(error: Exception, name: str, which: int) -> BnfoldError:
 
 def first_line(error: BaseException) -> str:
     """Return what an exception of a guest says, as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
@@ -237,6 +239,9 @@ def _load_named(artifact: Artifact, built: Built, error: type[SourceError]) -> N
     for layer, values in match_layers(stored, slots, error, artifact.path.name).items():
         for name, value in values.items():
             variables[layer][name].assign(value)
+    for layer in built.model._flatten_layers():  # noqa: SLF001  # the same in both generations
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # what a layer computes from its weights, such as a Normalization's square root
 
 
 def _variables(layer: Any) -> Mapping[str, Any]:

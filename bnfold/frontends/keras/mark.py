@@ -85,7 +85,8 @@ def _writer(batch_norms: Mapping[str, BatchNorm]) -> Callable[..., None]:
         graph.make_node(
             "BatchNormalization",
             [source, *(_constant(graph, f"{norm.name}/{what}", value) for what, value in constants.items())],
-            attr={"epsilon": float(epsilon)},
+            # ONNX has no such attribute, so it is not written; here it keeps apart layers that compute the same.
+            attr={"epsilon": float(epsilon), "layer": norm.name},
             outputs=outputs,
             shapes=shapes,
             dtypes=dtypes,

@@ -83,6 +83,7 @@ def trace(built: Built) -> Traced:
     """
     tf = tensorflow()
     marks = _Marks(_paths(built.model))
+    _refuse_bfloat16(built.model, marks)
     specs = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=f"input_{index}")
         for index, tensor in enumerate(built.model.inputs)
@@ -106,6 +107,15 @@ def trace(built: Built) -> Traced:
             ) from error
     refuse_training_mode(frozen.graph_def)
     return Traced(frozen, marks.found).only(range(len(frozen.outputs)))
+
+
+def _refuse_bfloat16(model: Any, marks: _Marks) -> None:
+    for layer in model._flatten_layers():  # noqa: SLF001  # the same in both generations
+        if getattr(layer, "compute_dtype", None) == "bfloat16":
+            raise UnsupportedOpError(
+                f"layer {marks.paths.get(id(layer), layer.name)!r} computes in bfloat16, which cannot be converted",
+                hint="Rebuild the model with the policy float32 or mixed_float16, load its weights and save it again.",
+            )
 
 
 def call_in_inference_mode(built: Built, flat: Any) -> list[Any]:
@@ -149,7 +159,7 @@ def _batch_norms_marked(generation: int, marks: _Marks) -> Iterator[None]:
     if generation >= 3:
         patches: list[tuple[type, Callable[..., Any]]] = [
             (keras.layers.BatchNormalization, _marking_call(marks)),
-            (keras.layers.TimeDistributed, _folded_time(keras.layers.TimeDistributed.call)),
+            (keras.layers.TimeDistributed, _folded_time(keras.layers.TimeDistributed.call, marks)),
         ]
     else:
         from tf_keras.src.layers.normalization.batch_normalization import BatchNormalizationBase
@@ -258,7 +268,7 @@ def _flat(variable: Any, dtype: type[np.floating[Any]]) -> npt.NDArray[np.floati
     return np.asarray(variable.numpy(), dtype).reshape(-1)
 
 
-def _folded_time(original: Callable[..., Any]) -> Callable[..., Any]:
+def _folded_time(original: Callable[..., Any], marks: _Marks) -> Callable[..., Any]:
     """Return a ``TimeDistributed.call`` that runs its layer once on all steps, where Keras 3 runs it once a step.
 
     In inference mode every step is a sample of its own, so both are the same, and the layer stays one layer.
@@ -268,6 +278,14 @@ def _folded_time(original: Callable[..., Any]) -> Callable[..., Any]:
         tf = tensorflow()
         if not tf.is_tensor(inputs) or getattr(self.layer, "stateful", False):
             return original(self, inputs, training=training, mask=mask)
+        if inputs.shape[1] is None:
+            refusal = UnsupportedOpError(
+                f"layer {marks.paths.get(id(self), self.name)!r} (TimeDistributed) does not know its number of steps, "
+                "and Keras 3 then runs it on as many steps as the batch has samples",
+                hint="Rebuild the model with a fixed number of steps, load its weights and save it again.",
+            )
+            marks.refused.append(refusal)
+            raise refusal
         kwargs: dict[str, Any] = {}
         if self.layer._call_has_mask_arg and mask is not None:  # noqa: SLF001
             kwargs["mask"] = _without_time(tf, mask)
@@ -276,9 +294,8 @@ def _folded_time(original: Callable[..., Any]) -> Callable[..., Any]:
         outputs = self.layer.call(_without_time(tf, inputs), **kwargs)
         if not tf.is_tensor(outputs):
             return original(self, inputs, training=training, mask=mask)
-        steps = inputs.shape[1] if inputs.shape[1] is not None else tf.shape(inputs)[1]
         batch = inputs.shape[0] if inputs.shape[0] is not None else -1
-        result = tf.reshape(outputs, [batch, steps, *_sizes(tf, outputs, 1)])
+        result = tf.reshape(outputs, [batch, inputs.shape[1], *_sizes(tf, outputs, 1)])
         result.set_shape([*inputs.shape[:2], *outputs.shape[1:]])
         return result
 
