@@ -1,1 +1,31 @@
-""""""
+"""The account of a run: plain data, and its renderings."""
+
+from bnfold.report.record import (
+    SCHEMA,
+    Absorbed,
+    Affine,
+    BatchNorm,
+    Command,
+    Kept,
+    Measure,
+    Report,
+    Signature,
+    Source,
+    Timing,
+    Verdict,
+)
+
+__all__ = [
+    "SCHEMA",
+    "Absorbed",
+    "Affine",
+    "BatchNorm",
+    "Command",
+    "Kept",
+    "Measure",
+    "Report",
+    "Signature",
+    "Source",
+    "Timing",
+    "Verdict",
+]

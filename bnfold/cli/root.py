@@ -1,0 +1,124 @@
+"""The program: its commands, its signals, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import types
+from collections.abc import Iterator, Sequence
+
+import click
+
+from bnfold.cli.base import Group, Settings, State
+from bnfold.cli.convert import convert
+from bnfold.cli.exits import DEFECT, FAILED, OK, USAGE, Stopped, failure
+from bnfold.cli.explain import explain
+from bnfold.cli.fold import fold
+from bnfold.cli.inspect import inspect
+from bnfold.cli.rules import rules
+from bnfold.cli.screen import shown_error
+from bnfold.cli.verify import verify
+
+__all__ = ["main", "root", "run"]
+
+_EPILOG = "Every command has its own help: bnfold convert --help"
+
+
+@click.group(
+    cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG
+)
+def root() -> None:
+    """Fold batch normalization into the weights around it, and prove that the model still computes the same."""
+
+
+for _command in (convert, fold, inspect, verify, rules, explain):
+    root.add_command(_command)
+
+
+def main() -> None:
+    """Run the program on the command line of this process, and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the program and return its exit code; every error is told on stderr.
+
+    Args:
+        arguments: The command line, without the program's name.
+    """
+    _tell_anything()
+    state = State()
+    with _signals() as stopped:
+        try:
+            try:
+                code = root.main(list(arguments), prog_name="bnfold", standalone_mode=False, obj=state)
+                _flush()
+            except BrokenPipeError:
+                _forget_stdout()
+                return FAILED
+            return code if isinstance(code, int) else OK
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.ctx.get_help(), err=True)
+            return USAGE
+        except (Exception, KeyboardInterrupt) as error:
+            return _told(error, state.settings, stopped[0] if stopped else 0)
+
+
+def _told(error: BaseException, settings: Settings, stopped: int) -> int:
+    told = failure(error, stopped=stopped)
+    if settings.verbose and told.exit_code == DEFECT:
+        import traceback
+
+        for line in traceback.format_exception(error):
+            shown_error(line.rstrip("\n"), Settings(color=False))
+    printed = getattr(error, "framework_output", "")
+    if settings.verbose and printed:
+        shown_error(f"what the framework printed: {printed}", Settings(color=False))
+    shown_error(str(told), settings)
+    return told.exit_code
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Take a termination for a Ctrl-C, so that what is written aside is removed; yield the signals that came.
+
+    Libraries sometimes answer an interrupt with an error of their own, or swallow it: so it is written down, too.
+    """
+    came: list[int] = []
+
+    def stop(number: int, _frame: types.FrameType | None) -> None:
+        came.append(number)
+        raise Stopped(number)
+
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # What the parent ignores stays ignored: nohup and background jobs of a shell count on it.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, stop)
+    try:
+        yield came
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _tell_anything() -> None:
+    """Print characters that the terminal's encoding lacks as escapes, instead of failing on them."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _forget_stdout() -> None:
+    """Nobody reads our output any more: keep the interpreter from failing on the same pipe when it ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)

@@ -1,0 +1,126 @@
+"""Doing what a command asks for: the work, the screen, and the files at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bnfold.cli.destination import STDOUT
+from bnfold.cli.exits import one_line
+from bnfold.cli.screen import Progress, console, framework_output, progress_line
+
+if TYPE_CHECKING:
+    from bnfold.cli.base import Settings
+    from bnfold.pipeline import Options
+    from bnfold.report import Report
+
+__all__ = ["Job", "run_conversion", "show", "working", "write_report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One conversion as the command line asks for it.
+
+    Attributes:
+        source: What to read.
+        output: What to write; ``-`` is stdout.
+        options: How to convert.
+        command: Which command asked.
+        report: Where to write the report; None writes none.
+        force: Whether a refuted model is written too.
+    """
+
+    source: Path
+    output: Path
+    options: Options
+    command: Literal["convert", "fold"] = "convert"
+    report: Path | None = None
+    force: bool = False
+
+
+@contextmanager
+def working(settings: Settings) -> Iterator[Progress | None]:
+    """Show the progress line, and keep what frameworks print off the screen; on a failure it is on the error."""
+    with progress_line(settings) as progress:
+        said = None
+        try:
+            with framework_output() as said:
+                yield progress
+        except BaseException as error:
+            error.framework_output = said() if said else ""  # type: ignore[attr-defined]
+            raise
+
+
+def run_conversion(job: Job, settings: Settings, *, compact: bool = False) -> None:
+    """Convert, show what happened, and write the model and the report.
+
+    Args:
+        job: What to do.
+        settings: What to print.
+        compact: Print one line, for one of many files.
+
+    Raises:
+        BnfoldError: If the source cannot be converted, or the result is refuted; the report is written all the same.
+        OSError: If a file cannot be written.
+    """
+    from bnfold.pipeline import convert, fold_onnx
+
+    run = fold_onnx if job.command == "fold" else convert
+    with working(settings) as progress:
+        conversion = run(job.source, job.options, progress=progress, unverified=True)
+    to_stdout = job.output == STDOUT
+    written: Path | None = None
+    content = b""
+    # The model first: a report of a model that could not be written would be a lie.
+    if to_stdout and conversion.report.holds:
+        content = conversion.to_bytes()
+    elif not to_stdout and (conversion.report.holds or job.force):
+        written = conversion.save(job.output, force=job.force)
+    if job.report is not None:
+        write_report(conversion.report, job.report)
+    show(conversion.report, settings, to_stderr=to_stdout, written=written, compact=compact)
+    conversion.require()
+    if to_stdout:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write a report as JSON, whole or not at all."""
+    from bnfold.graph.atomic import write_atomically
+
+    write_atomically(path, (report.to_json() + "\n").encode("utf-8"))
+
+
+def show(
+    report: Report,
+    settings: Settings,
+    *,
+    to_stderr: bool = False,
+    written: Path | None = None,
+    compact: bool = False,
+) -> None:
+    """Print a report: as text for people, or as JSON on stdout.
+
+    Args:
+        report: What to print.
+        settings: How.
+        to_stderr: Whether stdout is taken by the model.
+        written: The file that was written.
+        compact: One line, for one of many files.
+    """
+    if settings.format == "json":
+        sys.stdout.write(report.to_json(indent=None if compact else 2) + "\n")
+        return
+    if settings.quiet:
+        return
+    from bnfold.report.render_text import render, render_line
+
+    screen = console(sys.stderr if to_stderr else sys.stdout, settings)
+    screen.print(render_line(report) if compact and not settings.verbose else render(report, verbose=settings.verbose))
+    if written is not None and not (compact and not settings.verbose):
+        screen.print(f"  wrote {one_line(written)}", soft_wrap=True)

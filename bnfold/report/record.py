@@ -1,0 +1,249 @@
+"""The account of one run as plain data: what came in, what was done to it, and how well the result is proven."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import PurePath
+from typing import Literal
+
+from bnfold.frontends.loaded import ModeChange, TensorSpec
+from bnfold.parity.verdict import Parity
+
+__all__ = [
+    "SCHEMA",
+    "Absorbed",
+    "Affine",
+    "BatchNorm",
+    "Command",
+    "Kept",
+    "Measure",
+    "Outcome",
+    "Report",
+    "Signature",
+    "Source",
+    "Timing",
+    "Verdict",
+    "plain",
+]
+
+SCHEMA = "bnfold-report/1"
+
+Command = Literal["convert", "fold", "inspect", "verify"]
+Outcome = Literal["folded", "kept", "rolled-back"]
+Verdict = Literal["pass", "pass-more-accurate", "rolled-back", "inconclusive", "fail", "not-verified"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The artifact that a run read.
+
+    Attributes:
+        path: As the caller gave it.
+        format: What the file is, by its content.
+        framework: The framework and version it was written with, as far as the file tells.
+        description: A short line for people, for example ``"TF1 frozen graph"``.
+        sha256: Of the file; of a folder or a checkpoint, over the names and contents of its files.
+        bytes: How large it is on disk.
+    """
+
+    path: str
+    format: str
+    framework: str
+    description: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What the model is fed and what it answers."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Absorbed:
+    """A layer that took in an affine map.
+
+    Attributes:
+        node: The layer's name.
+        op_type: What it is, for example ``"Conv"``.
+        rule: The rule that did it.
+        side: ``"output"`` where the layer stood before the map, ``"input"`` where it stood after.
+    """
+
+    node: str
+    op_type: str
+    rule: str
+    side: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Why something was left in place.
+
+    Attributes:
+        reason: The stable name of the reason, which ``bnfold explain`` takes.
+        says: What the reason means.
+        detail: This case, with names and numbers. May be empty.
+        remedy: What the model's owner could change.
+    """
+
+    reason: str
+    says: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNorm:
+    """One batch norm, and what became of it.
+
+    Attributes:
+        name: The node's name.
+        output: The value it computes.
+        channels: How many channels it normalises; None where the model does not say.
+        outcome: ``"folded"``, ``"kept"``, or ``"rolled-back"``: folded, found wanting and put back.
+        into: The layers that took it in; empty unless folded.
+        kept: Why it stays; None where it was folded.
+        also: What the layers on its other side said, where that differs.
+    """
+
+    name: str
+    output: str
+    channels: int | None
+    outcome: Outcome
+    into: tuple[Absorbed, ...] = ()
+    kept: Kept | None = None
+    also: tuple[Kept, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A constant Mul, Add, Sub, Div or Neg that was folded; those that stay are no news."""
+
+    name: str
+    op_type: str
+    output: str
+    into: tuple[Absorbed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a model consists of.
+
+    Attributes:
+        opset: The version of ONNX's operator set.
+        bytes: Its size as one ONNX file.
+        parameters: Elements of its floating initializers.
+        nodes: Nodes, those inside control flow and functions included.
+        inputs: Inputs that a caller feeds.
+        ops: How many nodes there are of each operation.
+    """
+
+    opset: int
+    bytes: int
+    parameters: int
+    nodes: int
+    inputs: int
+    ops: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long one step took, in seconds."""
+
+    step: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a run found out and did.
+
+    Attributes:
+        command: What was asked for.
+        source: The artifact.
+        signature: Its inputs and outputs.
+        mode: What was done to put it in inference mode, with the proof.
+        batch_norms: Every batch norm exactly once, in the order of the graph.
+        affines: Constant affines that were folded.
+        before: The unfolded model in inference mode.
+        after: The folded model, or the one that was compared; None where there is none.
+        verdict: ``"pass"``, ``"pass-more-accurate"``, ``"rolled-back"`` (what failed was taken back, and the rest
+            passes), ``"inconclusive"``, ``"fail"``, or ``"not-verified"`` where nobody asked for it.
+        reason: What speaks against the result, in one sentence with numbers; empty where nothing does.
+        rolled_back: Names of what was folded, found wanting, and put back.
+        parity: The proof; None where none was asked for.
+        other: What the source was compared with; only of ``verify``.
+        timings: The steps in order.
+        versions: Of bnfold, Python and the libraries that took part.
+        seed: What the probes were drawn with.
+        schema: The name of this form.
+    """
+
+    command: Command
+    source: Source
+    signature: Signature
+    mode: tuple[ModeChange, ...]
+    batch_norms: tuple[BatchNorm, ...]
+    affines: tuple[Affine, ...]
+    before: Measure
+    after: Measure | None
+    verdict: Verdict
+    reason: str
+    rolled_back: tuple[str, ...]
+    parity: Parity | None
+    other: Source | None
+    timings: tuple[Timing, ...]
+    versions: Mapping[str, str]
+    seed: int
+    schema: Literal["bnfold-report/1"] = "bnfold-report/1"
+
+    @property
+    def folded(self) -> tuple[BatchNorm, ...]:
+        """The batch norms that are gone."""
+        return tuple(batch_norm for batch_norm in self.batch_norms if batch_norm.outcome == "folded")
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing speaks against the result."""
+        return self.verdict not in {"fail", "inconclusive"}
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the report as JSON text that follows ``docs/report.schema.json``.
+
+        Args:
+            indent: Spaces per level; None writes it on one line.
+        """
+        return json.dumps(plain(self), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def plain(thing: object) -> object:
+    """Return dataclasses, mappings, tuples, enums and paths as what JSON has; a number that is not finite is null."""
+    match thing:
+        case Enum():
+            return plain(thing.value)
+        case None | bool() | int():
+            return thing
+        case str():
+            return thing.encode("utf-8", "backslashreplace").decode("utf-8")
+        case float():
+            return thing if math.isfinite(thing) else None
+        case PurePath():
+            return plain(str(thing))
+        case Mapping():
+            return {str(plain(key)): plain(value) for key, value in thing.items()}
+        case tuple() | list() | frozenset() | set():
+            return [plain(item) for item in (sorted(thing) if isinstance(thing, frozenset | set) else thing)]
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        # The schema's name comes first: it says how to read the rest.
+        names = sorted((field.name for field in dataclasses.fields(thing)), key=lambda name: name != "schema")
+        return {name: plain(getattr(thing, name)) for name in names}
+    raise TypeError(f"a report cannot hold {type(thing).__name__}")

@@ -1,0 +1,272 @@
+"""A report as people read it in a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from bnfold.frontends.loaded import TensorSpec
+from bnfold.report.record import Absorbed, BatchNorm, Measure, Report
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from bnfold.parity.verdict import Comparison, Parity
+
+__all__ = ["render", "render_line", "size", "verdict_in_words"]
+
+_LABEL = 12
+_FEW = 3
+
+_VERDICTS: Mapping[str, tuple[str, str]] = {
+    "pass": ("PASS", "green"),
+    "pass-more-accurate": ("PASS (more accurate)", "green"),
+    "rolled-back": ("ROLLED BACK", "yellow"),
+    "inconclusive": ("INCONCLUSIVE", "yellow"),
+    "fail": ("FAIL", "red"),
+    "not-verified": ("NOT VERIFIED", "yellow"),
+}
+
+Row = tuple[str, "Text | RenderableType"]
+
+
+def render(report: Report, *, verbose: bool = False) -> RenderableType:
+    """Return what the terminal shows of a report.
+
+    Args:
+        report: What to show.
+        verbose: Whether to show every batch norm, every output and every version, and not only the worst.
+    """
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1), pad_edge=False)
+    grid.add_column(width=1)
+    grid.add_column(no_wrap=True, min_width=_LABEL, overflow="fold")
+    grid.add_column(overflow="fold")
+    for label, content in _rows(report, verbose=verbose):
+        grid.add_row("", _text(label), content)
+    return grid
+
+
+def render_line(report: Report) -> Text:
+    """Return a report in one line, for one of many files."""
+    folded, total = len(report.folded), len(report.batch_norms)
+    line = _text(f"  {PurePath(report.source.path).name}   {folded} of {total} batch norms folded   ")
+    return line.append_text(verdict_in_words(report))
+
+
+def verdict_in_words(report: Report) -> Text:
+    """Return the verdict as it is shown, in its colour."""
+    said, color = _VERDICTS[report.verdict]
+    count = f" {len(report.rolled_back)}" if report.rolled_back else ""
+    return _text(said + count, f"bold {color}")
+
+
+def size(count: float, unit: str = "B") -> str:
+    """Return a number with three digits and a decimal prefix: ``93.8 MB``."""
+    for prefix in ("", "k", "M", "G"):
+        if count < 999.5 or prefix == "G":
+            break
+        count /= 1000
+    digits = 0 if not prefix else max(0, 2 - int(math.log10(max(count, 1))))
+    return f"{count:.{digits}f} {prefix}{unit}".rstrip()
+
+
+def _rows(report: Report, *, verbose: bool) -> Iterator[Row]:
+    yield from _source_rows(report)
+    yield from _mode_rows(report)
+    if report.command == "inspect":
+        yield from _signature_rows(report)
+    if report.command != "verify":
+        yield from _fold_rows(report, verbose=verbose)
+    if report.parity is not None:
+        yield from _parity_rows(report, report.parity, verbose=verbose)
+    if report.command != "inspect":
+        yield "result" if report.parity is None else "", verdict_in_words(report)
+    if report.after is not None:
+        yield "", _table(report, report.before, report.after)
+    if verbose:
+        yield "sha256", _text(report.source.sha256)
+        yield "versions", _text(" · ".join(f"{name} {version}" for name, version in report.versions.items()))
+        yield "seed", _text(str(report.seed))
+
+
+def _source_rows(report: Report) -> Iterator[Row]:
+    for source, measured in ((report.source, report.before), (report.other, report.after)):
+        if source is None or measured is None:
+            continue
+        facts = [source.description, *([source.framework] if source.framework not in source.description else [])]
+        facts.append(f"{size(measured.parameters, '')} parameters")
+        inner = sum(count for op, count in measured.ops.items() if op in {"If", "Loop", "Scan"})
+        facts += [_plural(inner, "conditional")] if inner else []
+        name = PurePath(source.path).name or source.path
+        if len(name) <= _LABEL:
+            yield name, _text(" · ".join(facts))
+        else:
+            yield "file", _text(name)
+            yield "", _text(" · ".join(facts))
+
+
+def _mode_rows(report: Report) -> Iterator[Row]:
+    """Say what was done to reach inference mode; what was done many times in the same way is said once."""
+    groups: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
+    for change in report.mode:
+        groups[change.kind, change.before, change.after, change.proof].append(change.name)
+    label = "mode"
+    for (kind, before, after, proof), names in groups.items():
+        said = (
+            f"{_some(names)} ({before}) → {after}"
+            if len(names) <= _FEW
+            else f"{len(names)} × {kind}: {before} → {after}"
+        )
+        yield label, _text(f"{said}   {proof}".rstrip())
+        label = ""
+
+
+def _signature_rows(report: Report) -> Iterator[Row]:
+    for label, specs in (("inputs", report.signature.inputs), ("outputs", report.signature.outputs)):
+        for number, spec in enumerate(specs):
+            yield "" if number else label, _text(_spec(spec))
+
+
+def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
+    if report.command == "convert" and report.source.format != "onnx":
+        yield "convert", _text(f"opset {report.before.opset}{_took(report, 'read')}")
+    folded, total = report.folded, len(report.batch_norms)
+    would = "can be folded" if report.command == "inspect" else ""
+    where = _where([step for batch_norm in folded for step in batch_norm.into])
+    parts = [f"{len(folded)} of {_plural(total, 'batch norm')} {would}".rstrip() if total else "no batch norm"]
+    parts += [where] if where else []
+    parts += [f"and {_plural(len(report.affines), 'constant affine')}"] if report.affines else []
+    yield "fold", _text("   ".join(parts) + _took(report, "fold"))
+    if verbose:
+        for batch_norm in folded:
+            into = ", ".join(f"{step.op_type} {step.node} ({step.rule})" for step in batch_norm.into)
+            yield "", _text(f"{batch_norm.name} → {into}", "dim")
+    yield from _kept_rows(report, verbose=verbose)
+
+
+def _kept_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
+    groups: dict[str, list[BatchNorm]] = defaultdict(list)
+    for batch_norm in report.batch_norms:
+        if batch_norm.kept is not None:
+            groups[batch_norm.kept.reason].append(batch_norm)
+    for members in groups.values():
+        kept = members[0].kept
+        assert kept is not None
+        names = _some([member.name for member in members], limit=len(members) if verbose else _FEW)
+        label = "put back" if members[0].outcome == "rolled-back" else "kept"
+        yield label, _text(f"{len(members)} × {kept.reason}: {kept.says}", "yellow")
+        yield "", _text(names)
+        if verbose:
+            for member in members:
+                for refusal in (member.kept, *member.also):
+                    if refusal is not None and refusal.detail:
+                        yield "", _text(f"{member.name}: {refusal.detail} ({refusal.reason})", "dim")
+        yield "", _text(kept.remedy, "dim")
+
+
+def _parity_rows(report: Report, parity: Parity, *, verbose: bool) -> Iterator[Row]:
+    label = "verify"
+    for finding in parity.static:
+        yield label, _text(f"static      {finding.check}: {finding.detail}", "red")
+        label = ""
+    if parity.regions:
+        worst = max(parity.regions, key=lambda region: region.eta / region.limit)
+        passed = sum(region.verdict.passed for region in parity.regions)
+        said = f"each fold   {passed} of {len(parity.regions)}   worst η {worst.eta:.2g} (limit {worst.limit:.3g})"
+        yield label, _text(f"{said} {_some(worst.sources, limit=1)}")
+        label = ""
+    for title, comparisons in (("original", parity.translation), ("whole", parity.folding)):
+        for comparison in comparisons if verbose else _worst(comparisons):
+            yield label, _text(f"{title:<12}{_compared(report, comparison, title)}")
+            label = ""
+    for law in parity.laws:
+        said = f"{law.name}: {law.detail}" if law.detail and (verbose or not law.verdict.passed) else law.name
+        yield label, _text(f"{'law':<12}{said}   {law.verdict.says}")
+        label = ""
+    if verbose:
+        yield "", _text(f"amplification of a change of the input: {parity.amplification:.3g}", "dim")
+        yield "", _text(f"run by {' and '.join(parity.engines)}", "dim")
+        for probe in parity.probes:
+            shapes = ", ".join(f"{name} {shape}" for name, shape in probe.shapes)
+            yield (
+                "",
+                _text(f"fed {probe.name}: {probe.origin}; {shapes}{'' if probe.used else '; not accepted'}", "dim"),
+            )
+
+
+def _worst(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    if not comparisons:
+        return ()
+    ranks = {"fail": 2, "inconclusive": 1}
+    return (max(comparisons, key=lambda c: (ranks.get(c.verdict.value, 0), c.rho if math.isfinite(c.rho) else 0.0)),)
+
+
+def _compared(report: Report, comparison: Comparison, title: str) -> str:
+    names = {"whole": ("original", "folded"), "original": ("unfolded ONNX", "original program")}[title]
+    if report.command == "verify" and title == "whole":
+        names = ("A", "B")
+    detail = f": {comparison.detail}" if comparison.detail and not comparison.verdict.passed else ""
+    head = f"{comparison.output}   {comparison.verdict.says}{detail}"
+    if comparison.kind != "float":
+        return f"{head}   {comparison.differing} of {comparison.compared} elements differ"
+    errors = (
+        f"{names[0]} {comparison.baseline:.2g}, {names[1]} {comparison.candidate:.2g} (limit {comparison.limit:.2g})"
+    )
+    return f"{head}   error against float64: {errors}"
+
+
+def _table(report: Report, before: Measure, after: Measure) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    titles = ("A", "B") if report.command == "verify" else ("unfolded", "folded")
+    table = Table(box=box.SQUARE, header_style="")
+    table.add_column("")
+    for title in titles:
+        table.add_column(title, justify="right")
+    ops = ["BatchNormalization"]
+    changed = [op for op in sorted({*before.ops, *after.ops}) if before.ops.get(op, 0) != after.ops.get(op, 0)]
+    for op in [*ops, *(op for op in changed if op not in ops)]:
+        table.add_row(op, str(before.ops.get(op, 0)), str(after.ops.get(op, 0)))
+    table.add_row("nodes", str(before.nodes), str(after.nodes))
+    table.add_row("inputs", str(before.inputs), str(after.inputs))
+    table.add_row("size", size(before.bytes), size(after.bytes))
+    return table
+
+
+def _where(steps: Sequence[Absorbed]) -> str:
+    counts = Counter((step.op_type, "before" if step.side == "output" else "after") for step in steps)
+    return " · ".join(f"{count} into {op} {place}" for (op, place), count in counts.most_common())
+
+
+def _took(report: Report, step: str) -> str:
+    seconds = sum(timing.seconds for timing in report.timings if timing.step == step)
+    return f"   {seconds:.1f} s" if seconds >= 0.05 else ""
+
+
+def _some(names: Sequence[str], *, limit: int = _FEW) -> str:
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _spec(spec: TensorSpec) -> str:
+    shape = ", ".join("?" if axis is None else str(axis) for axis in spec.shape)
+    return f"{spec.name}   {spec.dtype} ({shape})"
+
+
+def _text(content: str, style: str = "") -> Text:
+    """Return text without control characters: names come from files that anybody may have written."""
+    from rich.text import Text
+
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in content)
+    return Text(shown, style=style)
