@@ -107,9 +107,8 @@ class _Writer:
     def _write_linear(self, index: int, absorber: Absorber) -> None:
         form = absorber.form(self.draft.view.node(index))
         assert isinstance(form, Form)
-        linear, original = self.draft.linear(index, form), self.draft.read_linear(index, form)
+        linear = self.draft.linear(index, form)
         assert isinstance(linear, Linear)
-        assert isinstance(original, Linear)
         dtype = self.draft.dtype(index, form)
         names = self.draft.view.graph.node[index].input
         self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])

@@ -221,18 +221,29 @@ class Draft:
         )
 
     def _after(self, step: Step) -> tuple[Form, Linear]:
+        """Return what a step makes of a layer; where the step was just tried, that is known."""
         assert step.affine is not None
-        taken = len(self.taken_in.get(step.index, ()))
-        if self._tried is not None and self._tried[:2] == (step.index, taken) and self._tried[2] is step.affine:
-            return self._tried[3:]
-        absorber = self.rules.absorbers[step.op_type, step.side]
-        form = absorber.form(self.view.node(step.index))
-        assert isinstance(form, Form)
+        tried = self._just_tried(step)
+        if tried is not None:
+            return tried
+        absorber, form = self._rule(step)
         linear = self.linear(step.index, form)
         assert isinstance(linear, Linear)
         changed = absorber.absorb(linear, step.affine)
         assert isinstance(changed, Linear)
         return form, changed
+
+    def _just_tried(self, step: Step) -> tuple[Form, Linear] | None:
+        taken = len(self.taken_in.get(step.index, ()))
+        if self._tried is not None and self._tried[:2] == (step.index, taken) and self._tried[2] is step.affine:
+            return self._tried[3:]
+        return None
+
+    def _rule(self, step: Step) -> tuple[Absorber, Form]:
+        absorber = self.rules.absorbers[step.op_type, step.side]
+        form = absorber.form(self.view.node(step.index))
+        assert isinstance(form, Form)
+        return absorber, form
 
     # Taking in.
 
@@ -256,14 +267,19 @@ class Draft:
 
     def _take_in(self, step: Step) -> None:
         assert step.affine is not None
-        form, changed = self._after(step)
-        absorber = self.rules.absorbers[step.op_type, step.side]
-        self.taken_in[step.index].append((absorber, step.affine))
-        self._latest = (step.index, len(self.taken_in[step.index]), _without_loose_bias(changed, form))
+        absorber, form = self._rule(step)
+        # The weights are needed here only where a shift is left over; when a plan is applied, that spares a reading.
+        known = self._after(step) if form.bias is None else self._just_tried(step)
+        taken = self.taken_in[step.index]
+        taken.append((absorber, step.affine))
         own = self.affines.get(step.index)
         if own is not None:  # a batch norm that stays, and took in what stood behind it
             behind = Field.along_axis(step.affine, form.axis, own.field.rank)
             self.affines[step.index] = replace(own, field=behind.after(own.field))
+        if known is None:
+            return
+        _form, changed = known
+        self._latest = (step.index, len(taken), _without_loose_bias(changed, form))
         if form.bias is None and np.any(changed.bias):
             self._shift_behind(step.index, changed.bias)
 
