@@ -79,7 +79,7 @@ def parse_model(content: bytes, name: str | os.PathLike[str] = "the model") -> M
     """
     name = os.fspath(name)
     if not content:
-        raise CorruptModelError(f"{name} is empty", hint=_EXPORT_AGAIN)
+        raise UnknownFormatError(f"{name} is empty", hint=_EXPORT_AGAIN)
     model = ModelProto()
     try:
         model.ParseFromString(content)

@@ -32,10 +32,11 @@ _BITS: dict[int, int] = {
     TensorProto.UINT4: 4,
     TensorProto.INT4: 4,
 }
+_YOUNGER = {"FLOAT4E2M1": 4, "FLOAT8E8M0": 8, "UINT2": 2, "INT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
 # Types that younger versions of the format added; an older onnx package does not know their names.
 _BITS |= {
     TensorProto.DataType.Value(name): bits
-    for name, bits in {"FLOAT4E2M1": 4, "FLOAT8E8M0": 8, "UINT2": 2, "INT2": 2}.items()
+    for name, bits in _YOUNGER.items()
     if name in frozenset(TensorProto.DataType.keys())
 }
 

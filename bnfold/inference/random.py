@@ -12,6 +12,8 @@ from bnfold.inference.training import is_random
 if TYPE_CHECKING:
     from onnx import NodeProto
 
+    from bnfold.graph.view import GraphView
+
 __all__ = ["refuse_random", "stop_dropping"]
 
 
@@ -25,6 +27,7 @@ def stop_dropping(program: Program) -> list[Change]:
     """
     changes: list[Change] = []
     unknown: list[tuple[str, str]] = []
+    deciding: set[str] = set()
     for view in program.views.values():
         for node in view.graph.node:
             if standard(node) != "Dropout":
@@ -32,6 +35,7 @@ def stop_dropping(program: Program) -> list[Change]:
             trains = program.trains(view, node, {})
             if trains is None:
                 unknown.append((_label(node), node.input[2]))
+                deciding |= _inputs_behind(program, view, node.input[2])
                 continue
             if trains:
                 changes.append(_stop(program, node))
@@ -45,7 +49,9 @@ def stop_dropping(program: Program) -> list[Change]:
         raise InferenceModeError(
             f"whether {'a Dropout drops' if one else f'{len(unknown)} Dropouts drop'} anything depends on "
             f"{named(modes)}, and nothing proves which value is inference: {named([name for name, _mode in unknown])}",
-            hint=f"Set the mode yourself, for example: --set {modes[0]}=false",
+            hint=f"Set the mode yourself, for example: --set {min(deciding)}=false"
+            if deciding
+            else "Export the model again in evaluation mode.",
         )
     return changes
 
@@ -65,6 +71,23 @@ def refuse_random(program: Program) -> None:
             f"{'s' if len(found) == 1 else ''} at random ({', '.join(kinds)}): {named(found)}",
             hint="Export the model again in evaluation mode, or name outputs that do not depend on them.",
         )
+
+
+def _inputs_behind(program: Program, view: GraphView, name: str) -> set[str]:
+    """Return the model's inputs that a value is computed from."""
+    found: set[str] = set()
+    pending, seen = [(view, name)], set[tuple[object, str]]()
+    while pending:
+        view, name = pending.pop()
+        home = program.home(view, name)
+        if home is None or (home.path, name) in seen:
+            continue
+        seen.add((home.path, name))
+        if name in home.producers:
+            pending += [(home, read) for read in home.graph.node[home.producers[name]].input if read]
+        elif home.path == () and name in home.inputs:
+            found.add(name)
+    return found
 
 
 def _stop(program: Program, node: NodeProto) -> Change:
