@@ -312,7 +312,7 @@ class Draft:
     def is_shift(self, index: int) -> bool:
         """Tell whether a node adds a constant and does nothing else, and the constant may become another."""
         affine = self.affines.get(index)
-        if affine is None or affine.assumed:
+        if affine is None or affine.assumed or self.view.opset < 7:  # before opset 7 an Add aligns by attributes
             return False
         return self.op_type(index) == "Add" or (self.op_type(index) == "Sub" and affine.data_input == 0)
 
