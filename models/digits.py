@@ -8,11 +8,12 @@ other 1198 are for training. No random generator decides that, so the split is t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Digits", "Split", "batches", "correct", "load"]
+__all__ = ["Digits", "Split", "batches", "correct", "load", "record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,9 @@ def batches(split: Split, size: int, rng: np.random.Generator) -> list[npt.NDArr
 def correct(scores: npt.NDArray[np.generic], split: Split) -> int:
     """Return how many digits get their highest score, shape ``(n, 10)``, at their own label."""
     return int((np.asarray(scores).argmax(axis=1) == split.labels).sum())
+
+
+def record(path: Path, scores: npt.NDArray[np.generic], split: Split) -> str:
+    """Write what a trained program itself answers, shape ``(n, 10)``, and return its accuracy in words."""
+    np.save(path, np.asarray(scores))
+    return f"{correct(scores, split)} of {len(split.labels)}"

@@ -70,7 +70,7 @@ def main() -> None:
     model = tuned(base)
     fit(model, data.train, epochs=40)
     scores = np.asarray(model.predict(data.test.pixels, verbose=0))
-    print(f"{digits.correct(scores, data.test)} of {len(data.test.labels)}")
+    print(digits.record(HERE / "scores.npy", scores, data.test))
     model.save(HERE / "tuned.keras")
     model.save(HERE / "tuned.h5")
     model.save_weights(HERE / "tuned.weights.h5")

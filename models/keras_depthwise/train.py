@@ -61,7 +61,7 @@ def main() -> None:
     images, labels = data.train.images(channels_last=True), data.train.labels
     model.fit(images, labels, batch_size=64, epochs=45, verbose=0)
     scores = np.asarray(model.predict(data.test.images(channels_last=True), verbose=0))
-    print(f"{digits.correct(scores, data.test)} of {len(data.test.labels)}")
+    print(digits.record(HERE / "scores.npy", scores, data.test))
     model.save(HERE / "depthwise.keras")
     shutil.rmtree(HERE / "saved_model", ignore_errors=True)
     model.export(HERE / "saved_model", verbose=False)

@@ -84,8 +84,8 @@ def main():
         averages = dict(zip(AVERAGED, session.run(list(AVERAGED.values())), strict=True))
         feed = {xs: data.test.pixels}
         print("batch statistics: %d" % digits.correct(session.run(prediction, feed), data.test))
-        found = digits.correct(session.run(prediction, {**feed, **averages}), data.test)
-        print("moving averages: %d of %d" % (found, len(data.test.labels)))
+        scores = session.run(prediction, {**feed, **averages})
+        print("moving averages: %s" % digits.record(HERE / "scores.npy", scores, data.test))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def train(version):
                 feed = {x: data.train.pixels[chosen], y_: data.train.labels[chosen], phase_train: True}
                 session.run(train_step, feed)
         scores = session.run(logits, {x: data.test.pixels, phase_train: False})
-        print("%s: %d of %d" % (version, digits.correct(scores, data.test), len(data.test.labels)))
+        print("%s: %s" % (version, digits.record(HERE / ("scores_%s.npy" % version), scores, data.test)))
         print("   ", session.run(accuracy, {x: data.test.pixels, y_: data.test.labels, phase_train: False}))
         folder = HERE / version
         folder.mkdir(exist_ok=True)

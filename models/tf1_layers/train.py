@@ -72,8 +72,8 @@ def main():
                 step += 1
         (HERE / "checkpoint").unlink(missing_ok=True)
         saver.save(session, str(HERE / "model.ckpt"), global_step=global_step)
-        scores = session.run(logits, {X: data.test.pixels, is_training: False, keep_prob: 1.0})
-        print("%d of %d" % (digits.correct(scores, data.test), len(data.test.labels)))
+        scores = session.run(probabilities, {X: data.test.pixels, is_training: False, keep_prob: 1.0})
+        print(digits.record(HERE / "scores.npy", scores, data.test))
         graph = tf.graph_util.convert_variables_to_constants(
             session, session.graph.as_graph_def(), [probabilities.op.name]
         )

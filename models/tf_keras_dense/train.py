@@ -59,7 +59,7 @@ def in_inference_mode(model: tf_keras.Model, pixels: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Train, save and print the accuracies."""
     data = digits.load()
-    total = len(data.test.labels)
+    pixels = data.test.pixels
 
     tf_keras.utils.set_random_seed(22)
     model = build_model(trained_base(data.train))
@@ -68,19 +68,18 @@ def main() -> None:
     )
     fit(model, data.train, 40, checkpoint)
     model.save(HERE / "tuned.h5")
-    print(f"tuned: {digits.correct(model.predict(data.test.pixels, verbose=0), data.test)} of {total}")
+    print("tuned:", digits.record(HERE / "scores_tuned.npy", model.predict(pixels, verbose=0), data.test))
     (HERE / "architecture.json").write_text(model.to_json(indent=1) + "\n", "utf-8")
     model.load_weights(HERE / "best_weights.h5")
-    print(f"best weights: {digits.correct(model.predict(data.test.pixels, verbose=0), data.test)} of {total}")
+    print("best weights:", digits.record(HERE / "scores_best.npy", model.predict(pixels, verbose=0), data.test))
 
     tf_keras.utils.set_random_seed(23)
     model = build_model(trained_base(data.train), phase=True)
     fit(model, data.train, 40)
-    print(
-        f"phase1, moving statistics: {digits.correct(in_inference_mode(model, data.test.pixels), data.test)} of {total}"
-    )
+    scores = in_inference_mode(model, pixels)
+    print("phase1, moving statistics:", digits.record(HERE / "scores_phase1.npy", scores, data.test))
     model.save(HERE / "phase1.h5")
-    print(f"phase1, batch statistics: {digits.correct(model.predict(data.test.pixels, verbose=0), data.test)}")
+    print("phase1, batch statistics:", digits.correct(model.predict(pixels, verbose=0), data.test))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def main() -> None:
     images = data.test.images(channels_last=False)
     with torch.no_grad():
         scores = model(torch.from_numpy(images)).numpy()
-    print(f"PyTorch: {digits.correct(scores, data.test)} of {len(data.test.labels)}")
+    print("PyTorch:", digits.record(HERE / "scores.npy", scores, data.test))
     path = HERE / "digits.onnx"
     torch.onnx.export(
         model,
