@@ -68,7 +68,7 @@ def load(path: Path, request: Request) -> Loaded:
         description=_description(artifact),
         inputs=specs_of(model.graph.input),
         outputs=specs_of(model.graph.output),
-        mode=_mode(built),
+        mode=(*built.changes, *_dropped(built)),
         run=_runner(built, inputs, named, chosen),
     )
 
@@ -108,8 +108,8 @@ def _description(artifact: Artifact) -> str:
     ]
 
 
-def _mode(built: Built) -> tuple[ModeChange, ...]:
-    """Return what training=False switches off, layer by layer."""
+def _dropped(built: Built) -> tuple[ModeChange, ...]:
+    """Return what is random while training and does nothing in inference mode, layer by layer."""
     found: dict[int, ModeChange] = {}
     stack: list[tuple[Any, str]] = [(built.model, "")]
     while stack:

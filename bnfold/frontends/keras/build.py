@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,10 @@ import numpy as np
 
 from bnfold.errors import BnfoldError, CorruptModelError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.archive import Artifact, open_weights, read_text
-from bnfold.frontends.keras.config import Config, generation, parse, refuse_code, refuse_training_mode
+from bnfold.frontends.keras.config import Config, LayerEntry, generation, in_inference_mode, parse, refuse_code
 from bnfold.frontends.keras.guests import keras_of, quiet
 from bnfold.frontends.keras.weights import Slot, match_layers, read_named
-from bnfold.frontends.loaded import Request
+from bnfold.frontends.loaded import ModeChange, Request
 
 __all__ = ["Built", "build", "first_line"]
 
@@ -40,10 +41,12 @@ class Built:
     Attributes:
         model: The model, of ``keras`` or ``tf_keras``.
         generation: 3 or 2.
+        changes: Calls that said ``training=True`` and do not any more.
     """
 
     model: Any
     generation: int
+    changes: tuple[ModeChange, ...] = ()
 
 
 def build(artifact: Artifact, request: Request) -> Built:
@@ -54,12 +57,9 @@ def build(artifact: Artifact, request: Request) -> Built:
             architecture or builder does not fit them.
         UnsupportedOpError: If the configuration names code that is not Keras's own, or Keras cannot build it.
         CorruptModelError: If weights are missing or have other shapes than the configuration says.
-        InferenceModeError: If a layer is called with ``training=True`` in the network itself.
     """
     if request.builder is not None:
-        model = _run_builder(request.builder)
-        built = Built(model, _generation_of(model, request.builder))
-        _check_config_of(built)
+        built = _built_by(request.builder)
         _load_weights(artifact, built, SourceError)
         return built
     if artifact.config is None or request.architecture is not None:
@@ -67,15 +67,32 @@ def build(artifact: Artifact, request: Request) -> Built:
             raise SourceError(f"{artifact.path.name} holds only weights of layers, no model", hint=_WEIGHTS_ONLY_HINT)
         return _build_from_architecture(artifact, request.architecture, trust=request.trust)
     refuse_code(artifact.config, trust=request.trust)
-    refuse_training_mode(artifact.config)
+    config, changed = in_inference_mode(artifact.config)
+    which = artifact.generation
     if artifact.container == "zip":
-        return Built(_load_archive(artifact, trust=request.trust), artifact.generation)
-    built = Built(
-        _from_config(artifact.config, artifact.generation, artifact.path.name, trust=request.trust),
-        artifact.generation,
-    )
+        model = _load_archive(artifact, config if changed else None, trust=request.trust)
+        return Built(model, which, _changes(changed, which))
+    built = Built(_from_config(config, which, artifact.path.name, trust=request.trust), which, _changes(changed, which))
     _load_weights(artifact, built, CorruptModelError)
     return built
+
+
+def _changes(layers: Sequence[LayerEntry], which: int) -> tuple[ModeChange, ...]:
+    proofs = {
+        2: "the network's own predict normalises with the statistics of each batch here",
+        3: "Keras 3's own predict ignores training=True too",
+    }
+    other = "called with training=True in the network itself"
+    return tuple(
+        ModeChange(
+            kind="training-mode",
+            name=layer.path,
+            before="training=True",
+            after="training=False",
+            proof=proofs[3] if which >= 3 else proofs[2] if "BatchNormalization" in layer.class_name else other,
+        )
+        for layer in layers
+    )
 
 
 def _build_from_architecture(artifact: Artifact, path: Path, *, trust: bool) -> Built:
@@ -83,20 +100,31 @@ def _build_from_architecture(artifact: Artifact, path: Path, *, trust: bool) -> 
         raise SourceError(f"there is no architecture {path}", hint="Give the JSON file that model.to_json() wrote.")
     config = parse(read_text(path, "a model's architecture"), path.name)
     refuse_code(config, trust=trust)
-    refuse_training_mode(config)
+    config, changed = in_inference_mode(config)
     which = generation(config, str(config.get("keras_version", "")))
-    built = Built(_from_config(config, which, path.name, trust=trust), which)
+    built = Built(_from_config(config, which, path.name, trust=trust), which, _changes(changed, which))
     _load_weights(artifact, built, SourceError)
     return built
 
 
-def _load_archive(artifact: Artifact, *, trust: bool) -> Any:
+def _load_archive(artifact: Artifact, config: Config | None, *, trust: bool) -> Any:
+    """Load a ``.keras`` archive, with another configuration where one is given."""
     keras = keras_of(artifact.generation)
-    with quiet(), _named(artifact.path, "model.keras") as path:
+    with quiet(), _named(artifact.path, "model.keras") as named:
+        path = named if config is None else _with_config(named, config)
         try:
             return keras.models.load_model(str(path), compile=False, safe_mode=not trust)
         except Exception as error:
             raise _refusal(error, artifact.path.name, artifact.generation) from error
+
+
+def _with_config(path: Path, config: Config) -> Path:
+    changed = path.with_name("changed.keras")
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(changed, "w") as copy:
+        for member in archive.namelist():
+            text = json.dumps(config).encode() if member == "config.json" else archive.read(member)
+            copy.writestr(member, text)
+    return changed
 
 
 def _refusal(error: Exception, name: str, which: int) -> BnfoldError:
@@ -203,12 +231,22 @@ def _generation_of(model: Any, builder: str) -> int:
     )
 
 
-def _check_config_of(built: Built) -> None:
+def _built_by(builder: str) -> Built:
+    """Return the builder's model; where it calls layers with training=True, one like it that does not."""
+    model = _run_builder(builder)
+    which = _generation_of(model, builder)
     try:
-        config = parse(built.model.to_json(), "the built model")
+        config, changed = in_inference_mode(parse(model.to_json(), "the built model"))
+    except UnsupportedOpError:
+        raise
     except Exception:  # a model of the user's own classes need not have a configuration
-        return
-    refuse_training_mode(config)
+        return Built(model, which)
+    if not changed:
+        return Built(model, which)
+    try:
+        return Built(_from_config(config, which, builder, trust=False), which, _changes(changed, which))
+    except UnsupportedOpError:
+        return Built(model, which)  # tracing tells whether it stays in training mode
 
 
 def _load_weights(artifact: Artifact, built: Built, error: type[SourceError]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bnfold.errors import CorruptModelError, InferenceModeError, UnsupportedOpError
+from bnfold.errors import CorruptModelError, UnsupportedOpError
 from bnfold.frontends.keras.known import (
     ACTIVATIONS,
     CODE,
@@ -18,7 +19,7 @@ from bnfold.frontends.keras.known import (
     WORDS,
 )
 
-__all__ = ["Config", "LayerEntry", "generation", "layers", "parse", "refuse_code", "refuse_training_mode"]
+__all__ = ["Config", "LayerEntry", "generation", "in_inference_mode", "layers", "parse", "refuse_code"]
 
 Config = dict[str, Any]
 
@@ -161,25 +162,26 @@ def _calls(layer: Config) -> Iterator[Config]:
                 yield tensor
 
 
-def refuse_training_mode(config: Config) -> None:
-    """Check that no layer is told, in the network itself, to stay in training mode or to remember earlier batches.
+def in_inference_mode(config: Config) -> tuple[Config, tuple[LayerEntry, ...]]:
+    """Return a configuration in which no call says ``training=True``, and the layers whose calls said so.
 
     Raises:
-        InferenceModeError: If a call has ``training=True`` baked in.
-        UnsupportedOpError: If a recurrent layer is stateful.
+        UnsupportedOpError: If a recurrent layer is stateful, so that its output depends on the batches before.
     """
+    config = copy.deepcopy(config)
+    changed = []
     for layer in layers(config):
-        if any(call.get("training") in (True, 1) for call in layer.calls):
-            raise InferenceModeError(
-                f"layer {layer.path!r} ({layer.class_name}) is called with training=True in the network itself, "
-                "so the network has no inference mode of its own",
-                hint="Rebuild the model without training=True in that call, load its weights and save it again.",
-            )
+        told = [call for call in layer.calls if call.get("training") in (True, 1)]
+        for call in told:
+            call["training"] = False
+        if told:
+            changed.append(layer)
         if layer.config.get("stateful") is True:
             raise UnsupportedOpError(
                 f"layer {layer.path!r} ({layer.class_name}) is stateful: its output depends on the batches before",
                 hint="Rebuild the model with stateful=False, load its weights and save it again.",
             )
+    return config, tuple(changed)
 
 
 def refuse_code(config: Config, *, trust: bool) -> None:
