@@ -78,6 +78,7 @@ _TORCH_TAR = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _TABLE = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 """The last bytes of a table file, which TensorFlow's checkpoint indexes are."""
 
+_PART = re.compile(r"\.data-\d+-of-\d+$")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -141,6 +142,10 @@ def _missing(path: Path) -> Format:
 
 
 def _checkpoint(prefix: Path) -> Format:
+    if (prefix.parent.parent / "saved_model.pb").is_file() and prefix.parent.name == "variables":
+        raise UnknownFormatError(
+            f"{prefix} holds the variables of a SavedModel", hint=f"Name the SavedModel: {prefix.parent.parent}"
+        )
     if not prefix.with_name(f"{prefix.name}.meta").is_file():
         raise UnknownFormatError(
             f"{prefix} is a checkpoint without its graph: {prefix.name}.meta is not there",
@@ -184,6 +189,9 @@ def _folder(path: Path) -> Format:
 
 
 def _file(path: Path, head: bytes, content: mmap.mmap) -> Format:
+    prefix = checkpoint_prefix(path)
+    if prefix is not None and _PART.search(path.name):
+        return _checkpoint(prefix)  # bare numbers, which may look like anything
     for at in (0, 512, 1024, 2048):
         if head[at : at + 8] == _HDF5:
             return _hdf5(path, head[at:], content)
@@ -203,9 +211,6 @@ def _file(path: Path, head: bytes, content: mmap.mmap) -> Format:
 
 def _undecided(path: Path, head: bytes, content: mmap.mmap) -> Format:
     """Decide by the suffix where the content leaves it open, and refuse where that says nothing either."""
-    prefix = checkpoint_prefix(path)
-    if prefix is not None and prefix != path:
-        return _checkpoint(prefix)
     if head[0] == 0x08 and path.suffix.lower() == ".onnx":
         return Format.ONNX  # begins like one: whoever reads it says where it breaks off
     if kind_of(content) is Kind.OTHER:

@@ -326,6 +326,37 @@ def test_a_checkpoint_without_its_graph_says_which_file_is_missing(tmp_path: Pat
         )
 
 
+def test_the_variables_of_a_saved_model_lead_to_the_saved_model(tmp_path: Path) -> None:
+    put(tmp_path / "saved_model.pb", SAVED_MODEL)
+    put(tmp_path / "variables" / "variables.index", b"\x00entries" + TABLE_END)
+    put(tmp_path / "variables" / "variables.data-00000-of-00001", b"x")
+    for path in (tmp_path / "variables", *(tmp_path / "variables").iterdir()):
+        with pytest.raises(UnknownFormatError) as caught:
+            sniff(path)
+        assert str(caught.value) == f"{tmp_path / 'variables' / 'variables'} holds the variables of a SavedModel"
+        assert caught.value.hint == f"Name the SavedModel: {tmp_path}"
+
+
+EXPECTED = {
+    ".keras": {Format.KERAS},
+    ".h5": {Format.KERAS_H5, Format.KERAS_WEIGHTS},
+    ".pb": {Format.FROZEN_GRAPH, Format.SAVED_MODEL},
+    ".meta": {Format.META_GRAPH},
+    ".onnx": {Format.ONNX},
+    ".index": {Format.CHECKPOINT},
+}
+
+
+def test_trained_models_are_what_their_scripts_saved(repository: Path) -> None:
+    found: dict[str, set[Format]] = {}
+    for path in (repository / "models").rglob("*"):
+        if path.suffix in EXPECTED and path.name != "fingerprint.pb" and path.parent.name != "variables":
+            found.setdefault(path.suffix, set()).add(sniff(path))
+            weights_only = "weights" in path.name
+            assert (sniff(path) is Format.KERAS_WEIGHTS) == weights_only
+    assert found == EXPECTED
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert refusal(tmp_path / "pipe") == (
