@@ -229,7 +229,7 @@ class Reference:
         if known is not None:
             return known
         array = np.asarray(numpy_helper.to_array(tensor)) if isinstance(tensor, TensorProto) else _dense(tensor)
-        array = self._entering(array)
+        array = array if self._stored else widen(array)
         if self._memo_bytes + array.nbytes <= _MEMO:
             self._memo[id(tensor)] = array  # the compiled graph keeps the tensor, and with it the id
             self._memo_bytes += array.nbytes

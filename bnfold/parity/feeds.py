@@ -1,0 +1,215 @@
+"""What a model is fed when it is verified: probes, each of them seeded, each saying where its values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bnfold.parity.inputs import Input
+from bnfold.parity.kernels import Array, computes_with
+
+__all__ = ["Probe", "Sizes", "batch_symbols", "draw_probes", "jittered", "resized", "sizes_to_try"]
+
+_NOMINAL = (32, 28, 64, 224, 16, 96, 128, 299, 256, 8, 48, 512)
+"""Sizes that free axes are tried with, likelier ones first."""
+_BATCH = frozenset({"n", "b", "batch", "batch_size", "batchsize", "bs", "unk__0"})
+
+Sizes = Mapping[str, int]
+"""A size for every free axis, by its symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One set of inputs.
+
+    Attributes:
+        name: What it is.
+        origin: Where its values come from.
+        feeds: The arrays.
+        real: Whether it resembles what the model is meant for.
+    """
+
+    name: str
+    origin: str
+    feeds: Mapping[str, Array] = field(repr=False)
+    real: bool = False
+
+
+def _free(inputs: Sequence[Input]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(size for item in inputs for size in item.shape if isinstance(size, str)))
+
+
+def batch_symbols(inputs: Sequence[Input]) -> tuple[str, ...]:
+    """Return the symbols of the free batch axes: those that stand first and nowhere else, or are called so."""
+    first = {item.shape[0] for item in inputs if item.shape}
+    elsewhere = {size for item in inputs for size in item.shape[1:]}
+    return tuple(
+        symbol for symbol in _free(inputs) if (symbol in first and symbol not in elsewhere) or symbol.lower() in _BATCH
+    )
+
+
+def sizes_to_try(inputs: Sequence[Input]) -> Iterator[Sizes]:
+    """Yield choices for the free axes with batch 1, the likeliest first; a model without any has the empty one."""
+    free, batch = _free(inputs), batch_symbols(inputs)
+    others = [symbol for symbol in free if symbol not in batch]
+    for size in _NOMINAL if others else (1,):
+        yield {symbol: 1 if symbol in batch else size for symbol in free}
+    if others:
+        yield dict.fromkeys(free, 1)
+
+
+def resized(sizes: Sizes, inputs: Sequence[Input], *, batch: int, odd: bool) -> Sizes:
+    """Return a choice with another batch, and with every other free axis odd where that is asked for."""
+    batches, changed = batch_symbols(inputs), dict(sizes)
+    for number, symbol in enumerate(sizes):
+        if symbol in batches:
+            changed[symbol] = batch
+        elif odd:
+            changed[symbol] = sizes[symbol] + 1 + sizes[symbol] % 2 + 2 * (number % 2)
+    return changed
+
+
+def draw_probes(
+    inputs: Sequence[Input], sizes: Sizes, *, level: str, seed: int, given: Sequence[Mapping[str, Array]] = ()
+) -> tuple[Probe, ...]:
+    """Return the probes, each drawn from a generator of its own, so that none depends on another.
+
+    Args:
+        inputs: What the model takes.
+        sizes: A choice of the free axes that the model accepts.
+        level: ``"full"`` or ``"fast"``: twelve probes or two.
+        seed: Of everything random.
+        given: The user's own arrays; they take the place of the drawn ones.
+    """
+    plan = ((1, False), (2, False), (3, True), (1, True)) if level == "full" else ((1, False), (2, True))
+    real = []
+    for number, item in enumerate(given[: len(plan)]):
+        feeds = {name: np.asarray(array) for name, array in item.items()}
+        real.append(Probe(f"given {number + 1}", "the user's arrays", feeds, real=True))
+    for number, (batch, odd) in enumerate(plan[len(real) :], start=len(real)):
+        kind = "normal" if number % 2 == 0 else "uniform"
+        feeds = _drawn(inputs, resized(sizes, inputs, batch=batch, odd=odd), kind, seed + number)
+        real.append(Probe(f"{kind} draw {number + 1}", _origin(inputs), feeds, real=True))
+    if level != "full":
+        return tuple(real)
+    plain = resized(sizes, inputs, batch=1, odd=False)
+    if any(item.floating for item in inputs):
+        shaped = [
+            Probe(name, _origin(inputs), _shaped(inputs, plain, make, seed + 100 + number))
+            for number, (name, make) in enumerate(_PATTERNS)
+        ]
+    else:
+        shaped = [
+            Probe(f"{edge} integers", _origin(inputs), _edge(inputs, plain, edge)) for edge in ("lowest", "highest")
+        ]
+    return (*real, *shaped)
+
+
+def jittered(feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:
+    """Return the same inputs with every float moved by at most one unit in its last place: other rounding errors."""
+    moved = {}
+    for number, (name, value) in enumerate(feeds.items()):
+        if not computes_with(value) or value.dtype.name == "bfloat16":
+            moved[name] = value
+            continue
+        step = np.random.default_rng([seed, number]).integers(-1, 2, size=value.shape)
+        towards = np.where(step > 0, np.inf, -np.inf).astype(value.dtype)
+        moved[name] = np.where(step == 0, value, np.nextafter(value, towards))
+    return moved
+
+
+def _origin(inputs: Sequence[Input]) -> str:
+    return "; ".join(f"{item.name}: {item.origin}" for item in inputs)
+
+
+def _drawn(inputs: Sequence[Input], sizes: Sizes, kind: str, seed: int) -> dict[str, Array]:
+    return {
+        item.name: _draw(item, sizes, kind, np.random.default_rng([seed, number])) for number, item in enumerate(inputs)
+    }
+
+
+def _draw(item: Input, sizes: Sizes, kind: str, generator: np.random.Generator) -> Array:
+    shape = item.sized(sizes)
+    if item.dtype.kind == "b":
+        return np.asarray(generator.random(shape) < 0.5)
+    if not item.floating:
+        if item.origin.startswith("a mask"):
+            return _mask(shape).astype(item.dtype)
+        return np.asarray(generator.integers(int(item.low), int(item.high) + 1, size=shape)).astype(item.dtype)
+    if item.mean is None or item.deviation is None or kind == "uniform":
+        return np.asarray(generator.uniform(item.low, item.high, size=shape)).astype(item.dtype)
+    noise = generator.normal(size=shape)
+    drawn = noise * _on_channels(item.deviation, shape) + _on_channels(item.mean, shape)
+    return np.asarray(drawn).astype(item.dtype)
+
+
+def _mask(shape: tuple[int, ...]) -> Array:
+    """Ones, with the last quarter of every other sample masked out."""
+    mask = np.ones(shape)
+    if mask.ndim > 1 and mask.shape[-1] > 3:
+        mask[1::2, ..., -(mask.shape[-1] // 4) :] = 0
+    return mask
+
+
+def _on_channels(parameter: Array, shape: tuple[int, ...]) -> Array:
+    for axis in (1, len(shape) - 1):
+        if parameter.size > 1 and axis < len(shape) and shape[axis] == parameter.size:
+            return parameter.reshape([-1 if position == axis else 1 for position in range(len(shape))])
+    return np.asarray(parameter.mean())
+
+
+Pattern = Callable[[Input, tuple[int, ...], np.random.Generator], Array]
+
+
+def _checkerboard(_item: Input, shape: tuple[int, ...], _generator: np.random.Generator) -> Array:
+    parity = sum(np.indices(shape, sparse=True), np.zeros((), dtype=np.int64)) % 2
+    return np.broadcast_to(1.0 - 2.0 * parity, shape)
+
+
+def _hot(item: Input, shape: tuple[int, ...], _generator: np.random.Generator) -> Array:
+    hot = np.zeros(shape)
+    if hot.size and hot.ndim > 2:
+        hot.reshape(shape[0], shape[1], -1)[:, :, 0] = item.peak
+    elif hot.size:
+        hot.reshape(-1)[0] = item.peak
+    return hot
+
+
+def _gradient(item: Input, shape: tuple[int, ...], _generator: np.random.Generator) -> Array:
+    ramp = np.zeros(())
+    for axis, size in enumerate(shape):
+        ramp = ramp + np.linspace(0, 1, size).reshape([-1 if position == axis else 1 for position in range(len(shape))])
+    return np.broadcast_to(item.low + (item.high - item.low) * ramp / max(len(shape), 1), shape)
+
+
+_PATTERNS: tuple[tuple[str, Pattern], ...] = (
+    ("zeros", lambda _item, shape, _generator: np.zeros(shape)),
+    ("ones", lambda _item, shape, _generator: np.ones(shape)),
+    ("constant maximum", lambda item, shape, _generator: np.full(shape, item.peak)),
+    ("±1 checkerboard", _checkerboard),
+    ("hot pixel", _hot),
+    ("noise × 10", lambda item, shape, generator: np.asarray(10 * item.peak * generator.normal(size=shape))),
+    ("smooth gradient", _gradient),
+    ("1e-30", lambda _item, shape, _generator: np.full(shape, 1e-30)),
+)
+
+
+def _shaped(inputs: Sequence[Input], sizes: Sizes, make: Pattern, seed: int) -> dict[str, Array]:
+    feeds: dict[str, Array] = {}
+    for number, item in enumerate(inputs):
+        generator = np.random.default_rng([seed, number])
+        if not item.floating:
+            feeds[item.name] = _draw(item, sizes, "uniform", generator)
+            continue
+        with np.errstate(over="ignore", under="ignore"):
+            feeds[item.name] = make(item, item.sized(sizes), generator).astype(item.dtype)
+    return feeds
+
+
+def _edge(inputs: Sequence[Input], sizes: Sizes, edge: str) -> dict[str, Array]:
+    return {
+        item.name: np.full(item.sized(sizes), item.low if edge == "lowest" else item.high).astype(item.dtype)
+        for item in inputs
+    }

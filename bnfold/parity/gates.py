@@ -1,0 +1,362 @@
+"""Verification: gate 0, gate A, gate B for translation and for folding, and the laws, over shared runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from bnfold.errors import BnfoldError, ParityError, UnsupportedOpError
+from bnfold.graph.region import Region
+from bnfold.graph.shapes import infer
+from bnfold.parity.compare import match, roundoff
+from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, sizes_to_try
+from bnfold.parity.inputs import Input, inputs_of
+from bnfold.parity.kernels import Array, computes_with
+from bnfold.parity.laws import batch_independence, determinism
+from bnfold.parity.local import check_region
+from bnfold.parity.margins import decision_behind
+from bnfold.parity.reference import Reference, Scope
+from bnfold.parity.run import Session, run_node
+from bnfold.parity.static import check_static
+from bnfold.parity.verdict import Comparison, Law, Parity, ProbeRecord, RegionCheck, Verdict, worst_of
+from bnfold.parity.whole import Ledger, Run
+
+__all__ = ["Progress", "verify"]
+
+Runner = Callable[[Mapping[str, npt.NDArray[np.generic]]], dict[str, npt.NDArray[np.generic]]]
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def verify(
+    *,
+    unfolded: ModelProto,
+    folded: ModelProto,
+    regions: Sequence[Region] = (),
+    original: Runner | None = None,
+    level: str = "full",
+    seed: int = 0,
+    feeds: Sequence[Mapping[str, npt.NDArray[np.generic]]] | None = None,
+    progress: Progress | None = None,
+) -> Parity:
+    """Prove, or fail to prove, that a folded model computes what the original computes.
+
+    Args:
+        unfolded: The model before folding, in inference mode.
+        folded: The model after it.
+        regions: What folding changed.
+        original: Runs the original program; None where the unfolded model is the original.
+        level: ``"full"``, or ``"fast"``: two probes instead of twelve, and two instead of six a fold.
+        seed: Of everything random; the same seed gives the same probes.
+        feeds: The user's own inputs; they come first.
+        progress: Told what is going on.
+    """
+    started = time.perf_counter()
+    tell: Progress = progress or (lambda _what, _done, _of: None)
+    static = check_static(unfolded, folded)
+    if any(finding.check in {"inputs", "outputs", "onnx.checker"} for finding in static):
+        return Parity(Verdict.FAIL, level, static=static, seconds=time.perf_counter() - started)
+    try:
+        parity = _verify(_Task(unfolded, folded, tuple(regions), original, level, seed, tuple(feeds or ()), tell))
+    except ParityError as error:
+        parity = Parity(Verdict.FAIL, level, detail=str(error))
+    except BnfoldError as error:
+        parity = Parity(Verdict.INCONCLUSIVE, level, detail=str(error))
+    verdict = worst_of([parity.verdict, *(finding.verdict for finding in static)])
+    return replace(parity, static=static, verdict=verdict, seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What ``verify`` was asked."""
+
+    unfolded: ModelProto
+    folded: ModelProto
+    regions: tuple[Region, ...]
+    original: Runner | None
+    level: str
+    seed: int
+    given: tuple[Mapping[str, Array], ...]
+    tell: Progress
+
+
+class _Elements:
+    """The element types of a model's values, in whatever graph they stand."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._types = tuple(infer(model).values())
+
+    def of(self, name: str) -> int:
+        """Return the ``TensorProto`` number of a value's element type; 0 where nothing is known."""
+        known = (types.get(name) for types in self._types)
+        return next((item.element for item in known if item is not None and item.element), 0)
+
+    def floating(self, name: str) -> bool:
+        """Whether a value is known to be one of the floats that the reference computes with."""
+        return self.of(name) in _FLOATS
+
+
+@dataclass(slots=True)
+class _Stand:
+    """Everything that is prepared once: the programs, and what is known of the inputs."""
+
+    inputs: tuple[Input, ...]
+    unfolded: Session
+    folded: Session
+    original: Runner | None
+    reference: Reference
+    noisy: Reference | None
+    outputs: tuple[str, ...]
+    decisive: tuple[str, ...]
+    """Floats that an exact output is decided by, and the constants beside them."""
+
+    def truth(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return self.reference.run(feeds, [*self.outputs, *(name for name in self.decisive if name not in self.outputs)])
+
+    def baseline(self, probe: str, feeds: Mapping[str, Array], unfolded: Mapping[str, Array] | None = None) -> Run:
+        """Run everything that a candidate is compared with."""
+        noisy = {} if self.noisy is None else self.noisy.run(feeds)
+        return Run(probe, self.truth(feeds), self.unfolded.run(feeds) if unfolded is None else unfolded, {}, noisy)
+
+    def folded_run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Run the folded model; where the unfolded one runs, not to run is a failure."""
+        try:
+            return self.folded.run(feeds)
+        except BnfoldError as error:
+            raise ParityError(
+                f"the folded model does not run where the unfolded one does: {error}", hint="Report the model."
+            ) from error
+
+    def original_run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array] | None:
+        """Run the original program; None where it refuses a probe, because it may be pickier than its translation."""
+        assert self.original is not None
+        try:
+            return {name: np.asarray(value) for name, value in self.original(feeds).items()}
+        except Exception:
+            return None
+
+
+def _verify(task: _Task) -> Parity:
+    unfolded, original = task.unfolded, task.original
+    elements = _Elements(unfolded)
+    outputs = tuple(value.name for value in unfolded.graph.output)
+    decisions = {
+        name: decision_behind(unfolded, name, elements.floating) for name in outputs if not elements.floating(name)
+    }
+    computed = [name for item in decisions.values() if item is not None for name in item.values]
+    fixed = [name for item in decisions.values() if item is not None for name in item.fixed]
+    stand = _Stand(
+        inputs=inputs_of(unfolded),
+        unfolded=Session(unfolded, also=tuple(dict.fromkeys(computed))),
+        folded=_folded_session(task.folded),
+        original=original,
+        reference=Reference(unfolded, foreign=run_node),
+        noisy=_moved(unfolded) if any(elements.of(name) == TensorProto.DOUBLE for name in outputs) else None,
+        outputs=outputs,
+        decisive=tuple(dict.fromkeys([*computed, *fixed])),
+    )
+    probes = draw_probes(
+        stand.inputs, _accepted_sizes(stand, task.seed), level=task.level, seed=task.seed, given=task.given
+    )
+    folding = {name: Ledger(name, decisions.get(name)) for name in outputs}
+    translation = {name: Ledger(name, decisions.get(name)) for name in outputs} if original else {}
+    records, amplification, checks = [], math.nan, list[RegionCheck]()
+    growth: dict[str, float] = {}
+    for number, probe in enumerate(probes):
+        task.tell("running probes", number, len(probes))
+        records.append(_record(probe, used=False))
+        try:
+            base = stand.unfolded.run(probe.feeds)
+        except BnfoldError:
+            continue  # sizes that the model does not take
+        run = stand.baseline(probe.name, probe.feeds, base)
+        if not any(record.used for record in records):
+            amplification, growth = _amplification(stand, probe, run.reference)
+            checks = _check_regions(stand, task, elements, probe)
+        records[-1] = _record(probe, used=True)
+        run = replace(run, amplification=growth)
+        _compare(stand, probe, run, folding, stand.folded_run)
+        if original is not None:
+            _compare(stand, probe, run, translation, stand.original_run)
+    if not any(record.used for record in records):
+        raise UnsupportedOpError(
+            "the unfolded model runs on none of the probes", hint="Verify with arrays of your own."
+        )
+    task.tell("running probes", len(probes), len(probes))
+    compared = tuple(ledger.result() for ledger in folding.values())
+    translated = tuple(ledger.result() for ledger in translation.values())
+    laws = _laws(stand, probes, records, compared)
+    return Parity(
+        verdict=_overall(compared, translated, checks, laws),
+        level=task.level,
+        regions=tuple(checks),
+        folding=compared,
+        translation=translated,
+        laws=laws,
+        amplification=amplification,
+        probes=tuple(records),
+        engines=(stand.unfolded.engine, stand.folded.engine),
+    )
+
+
+_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+Candidate = Callable[[Mapping[str, Array]], Mapping[str, Array] | None]
+
+
+def _folded_session(folded: ModelProto) -> Session:
+    try:
+        return Session(folded)
+    except BnfoldError as error:
+        raise ParityError(f"the folded model cannot be loaded: {error}", hint="Report the model.") from error
+
+
+def _accepted_sizes(stand: _Stand, seed: int) -> Sizes:
+    """Return the first choice of the free axes that the unfolded model runs with."""
+    first, refusal = None, ""
+    for sizes in sizes_to_try(stand.inputs):
+        first = sizes if first is None else first
+        try:
+            stand.unfolded.run(draw_probes(stand.inputs, sizes, level="fast", seed=seed)[0].feeds)
+        except BnfoldError as error:
+            refusal = refusal or str(error)
+            continue
+        return sizes
+    if first is None or not stand.inputs:
+        return {}
+    raise UnsupportedOpError(
+        f"no size of the free axes was found that the model takes: {refusal}", hint="Verify with arrays of your own."
+    )
+
+
+def _record(probe: Probe, *, used: bool) -> ProbeRecord:
+    shapes = tuple((name, tuple(value.shape)) for name, value in probe.feeds.items())
+    return ProbeRecord(probe.name, probe.origin, shapes, used)
+
+
+def _compare(stand: _Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger], candidate: Candidate) -> None:
+    """Give one probe's outputs to the ledgers of one comparison."""
+    value = candidate(probe.feeds)
+    if value is None:
+        return
+    run = replace(run, candidate=value)
+    memory: dict[int, Run | None] = {}
+
+    def redraw(look: int) -> Run | None:
+        if look not in memory:
+            feeds = jittered(probe.feeds, 1000 + look)
+            moved = any(not np.array_equal(feeds[name], array) for name, array in probe.feeds.items())
+            again = candidate(feeds) if moved else None
+            memory[look] = None
+            if again is not None:
+                memory[look] = replace(stand.baseline(probe.name, feeds), candidate=again)
+        return memory[look]
+
+    for name, ledger in ledgers.items():
+        if name not in value:
+            ledger.doubt = "the original program does not return it"
+            continue
+        ledger.add(run, redraw)
+
+
+def _amplification(stand: _Stand, probe: Probe, truth: Mapping[str, Array]) -> tuple[float, dict[str, float]]:
+    """Return how a relative change of the inputs grows, and what a last-place change does to each output."""
+    feeds = jittered(probe.feeds, 999)
+    before = after = 0.0
+    for name, value in probe.feeds.items():
+        if computes_with(value):
+            wide = value.astype(np.float64)
+            before += float((wide * wide).sum())
+            after += float(((feeds[name].astype(np.float64) - wide) ** 2).sum())
+    if not after or not before:
+        return math.nan, {}
+    moved = stand.truth(feeds)
+    growth = {}
+    for name in stand.outputs:
+        value, reference = moved[name], truth[name]
+        if np.shape(value) == np.shape(reference) and roundoff(np.asarray(value).dtype):
+            growth[name] = match(value, reference).errors.whole
+    return max(growth.values(), default=math.nan) / math.sqrt(after / before), growth
+
+
+def _moved(model: ModelProto) -> Reference:
+    """Return a float64 model with every weight moved by its last place: what rounding alone may do to it."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for number, tensor in enumerate(copy.graph.initializer):
+        if tensor.data_type == TensorProto.DOUBLE:
+            array = np.asarray(numpy_helper.to_array(tensor))
+            signs = np.random.default_rng([7, number]).integers(0, 2, size=array.shape) * 2 - 1
+            with np.errstate(all="ignore"):
+                towards = np.where(signs > 0, np.inf, -np.inf)
+                tensor.CopyFrom(numpy_helper.from_array(np.nextafter(array, towards), tensor.name))
+    return Reference(copy, foreign=run_node)
+
+
+def _check_regions(stand: _Stand, task: _Task, elements: _Elements, probe: Probe) -> list[RegionCheck]:
+    wanted: dict[Scope, set[str]] = {}
+    for region in task.regions:
+        wanted.setdefault(region.scope, set()).update(region.inputs)
+    captured = stand.reference.capture(probe.feeds, wanted)[1] if task.regions else {}
+    checks = []
+    for number, region in enumerate(task.regions):
+        task.tell("checking folds", number, len(task.regions))
+        values = [
+            {name: _stored(visit[name], elements.of(name)) for name in region.inputs}
+            for visit in captured.get(region.scope, ())
+        ]
+        checks.append(check_region(region, task.unfolded, task.folded, values, seed=task.seed, level=task.level))
+    task.tell("checking folds", len(task.regions), len(task.regions))
+    return checks
+
+
+def _stored(value: Array, element: int) -> Array:
+    """Round a captured value to the type that the model stores it in."""
+    if not computes_with(value):
+        return value
+    with np.errstate(over="ignore", under="ignore"):
+        return value.astype(helper.tensor_dtype_to_np_dtype(element if element in _FLOATS else TensorProto.FLOAT))
+
+
+def _laws(
+    stand: _Stand, probes: Sequence[Probe], records: Sequence[ProbeRecord], compared: Sequence[Comparison]
+) -> tuple[Law, ...]:
+    used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
+    first = used[0].feeds
+    noise = max((item.baseline for item in compared if item.kind == "float" and item.verdict.passed), default=0.0)
+    other = jittered({name: _turned(value) for name, value in first.items()}, 998)
+    return (
+        batch_independence(stand.folded_run, stand.inputs, first, other, noise=noise),
+        determinism(stand.folded_run, first),
+    )
+
+
+def _turned(value: Array) -> Array:
+    """Return another sample of the same kind: the same numbers, in another order, and some of them larger."""
+    turned = np.roll(value.reshape(-1), max(1, value.size // 3))[::-1].reshape(value.shape)
+    return (2 * turned).astype(value.dtype) if computes_with(value) else turned
+
+
+def _overall(
+    folding: Sequence[Comparison],
+    translation: Sequence[Comparison],
+    regions: Sequence[RegionCheck],
+    laws: Sequence[Law],
+) -> Verdict:
+    verdicts = [
+        *(item.verdict for item in folding),
+        *(item.verdict for item in translation),
+        *(item.verdict for item in regions),
+        *(item.verdict for item in laws),
+    ]
+    if not all(verdict.passed for verdict in verdicts):
+        return worst_of(verdicts)
+    floats = [item for item in folding if item.kind == "float"]
+    better = regions and floats and all(item.verdict is Verdict.PASS_MORE_ACCURATE for item in floats)
+    return Verdict.PASS_MORE_ACCURATE if better else Verdict.PASS

@@ -1,0 +1,83 @@
+"""What holds for every network in inference mode, whatever it computes: batch independence, and determinism."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from bnfold.errors import BnfoldError
+from bnfold.parity.feeds import batch_symbols
+from bnfold.parity.inputs import Input
+from bnfold.parity.kernels import Array, computes_with
+from bnfold.parity.verdict import Law, Verdict
+
+__all__ = ["batch_independence", "determinism"]
+
+_TOLERANCE = 1e-4
+_LARGEST = 0.02
+"""Training graphs show 0.03 and more, so no allowance for rounding goes beyond this."""
+
+Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+def batch_independence(
+    run: Run, inputs: Sequence[Input], first: Mapping[str, Array], second: Mapping[str, Array], *, noise: float = 0.0
+) -> Law:
+    """Compare a sample alone with the same sample beside another: ``max |f([x1, x2])[0] − f([x1])[0]| ≤ 1e-4·rms``.
+
+    Args:
+        run: The model.
+        inputs: What it takes.
+        first: Feeds with batch 1.
+        second: Other feeds of the same shapes.
+        noise: The model's own rounding error against float64; four times that is granted where it is larger.
+    """
+    name, limit = "batch independence", min(max(_TOLERANCE, 4 * noise), _LARGEST)
+    batches = set(batch_symbols(inputs))
+    batched = {item.name for item in inputs if item.shape and item.shape[0] in batches}
+    if not batched:
+        return Law(name, 0.0, limit, Verdict.PASS, "does not apply: the batch is not free")
+    both = {key: np.concatenate([value, second[key]]) if key in batched else value for key, value in first.items()}
+    try:
+        alone, beside = run(first), run(both)
+    except BnfoldError as error:
+        return Law(name, 0.0, limit, Verdict.PASS, f"does not apply: the model takes no batch of 2 ({error})")
+    worst, where, compared = 0.0, "", 0
+    for output, value in alone.items():
+        other = beside[output]
+        if not (value.ndim and value.shape[0] == 1 and other.shape == (2, *value.shape[1:]) and computes_with(value)):
+            continue
+        one, two = value[0].astype(np.float64), other[0].astype(np.float64)
+        usable = np.isfinite(one) & np.isfinite(two)
+        if not usable.any():
+            continue
+        compared += int(usable.sum())
+        rms = float(np.sqrt((one[usable] ** 2).mean()))
+        violation = float(np.abs(one - two)[usable].max())
+        figure = violation / rms if rms else (np.inf if violation else 0.0)
+        if figure > worst or not where:
+            worst, where = figure, output
+    if not compared:
+        return Law(name, 0.0, limit, Verdict.PASS, "does not apply: no output has one row a sample")
+    if worst <= limit:
+        return Law(name, worst, limit, Verdict.PASS)
+    detail = (
+        f"{where} of a sample changes by {worst:.2g} of its root mean square with what else is in the batch; "
+        "the model is not in inference mode"
+    )
+    return Law(name, worst, limit, Verdict.FAIL, detail)
+
+
+def determinism(run: Run, feeds: Mapping[str, Array]) -> Law:
+    """Run the same feeds twice: every output is equal, bit for bit."""
+    first, second = run(feeds), run(feeds)
+    for output, value in first.items():
+        other = second[output]
+        same = value.shape == other.shape and (
+            value.tobytes() == other.tobytes() if value.dtype != object else bool(np.all(value == other))
+        )
+        if not same:
+            gap = float(np.nanmax(np.abs(value.astype(np.float64) - other.astype(np.float64)), initial=0.0))
+            return Law("determinism", gap, 0.0, Verdict.FAIL, f"two runs differ in {output} by {gap:.2g}")
+    return Law("determinism", 0.0, 0.0, Verdict.PASS)

@@ -1,0 +1,207 @@
+"""Running a model in onnxruntime, with every graph optimization off: the only place of bnfold that knows onnxruntime.
+
+onnxruntime folds batch norms itself, and some of them wrongly; what is compared here is what the file says. Where it
+has no kernel (float64 convolutions, bfloat16), the reference's kernels stand in, rounded to the stored type after
+every node, and the session says so.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from bnfold.errors import CorruptModelError, SignatureError, UnsupportedOpError
+from bnfold.parity.kernels import Array
+from bnfold.parity.reference import Reference
+
+__all__ = ["Session", "run_node"]
+
+_LARGEST_MESSAGE = (1 << 31) - (1 << 20)
+_STRANGERS = ("bfloat16", "float8", "float4")
+"""Types for which onnxruntime's refusal of a graph means that it has no kernel, not that the graph is wrong."""
+
+
+class Session:
+    """A model that is ready to run.
+
+    Attributes:
+        engine: What runs it, as reports say.
+        inputs: Its inputs that have to be fed, by name.
+        outputs: What it returns, in order.
+    """
+
+    def __init__(self, model: ModelProto, *, also: Sequence[str] = (), native: bool = True) -> None:
+        """Prepare a model.
+
+        Args:
+            model: Any ONNX model; it is not changed.
+            also: Inner values of the main graph to return behind the outputs.
+            native: Whether to try onnxruntime at all.
+
+        Raises:
+            CorruptModelError: If onnxruntime rejects the graph.
+            UnsupportedOpError: If neither onnxruntime nor the reference knows an operation.
+        """
+        constants = {tensor.name for tensor in model.graph.initializer}
+        self.inputs = {value.name: value for value in model.graph.input if value.name not in constants}
+        self.outputs = [value.name for value in model.graph.output]
+        self.outputs += [name for name in also if name not in self.outputs]
+        self._optional = {value.name for value in model.graph.input} - set(self.inputs)
+        self._native: Any = None
+        self._stand_in: Reference | None = None
+        reason = "asked for"
+        if native:
+            self._native, reason = _open(model, self.outputs)
+        if self._native is None:
+            self._stand_in = Reference(model, stored=True)
+            self.engine = f"float64 kernels, rounded after every node ({reason})"
+        else:
+            import onnxruntime
+
+            self.engine = f"onnxruntime {onnxruntime.__version__}, no graph optimization"
+
+    @property
+    def native(self) -> bool:
+        """Whether onnxruntime itself runs the model."""
+        return self._native is not None
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, Array]:
+        """Run the model once.
+
+        Raises:
+            SignatureError: If the feeds are not what the model takes.
+            UnsupportedOpError: If the model fails on them.
+        """
+        self._check(feeds)
+        if self._stand_in is not None:
+            return self._stand_in.run(feeds, self.outputs)
+        try:
+            values = self._native.run(self.outputs, dict(feeds))
+        except Exception as error:  # onnxruntime's errors have no common class of their own
+            raise UnsupportedOpError(
+                f"onnxruntime cannot run the model on {_shapes(feeds)}: {_first_line(error)}",
+                hint="Give inputs that the model accepts.",
+            ) from error
+        return dict(zip(self.outputs, values, strict=True))
+
+    def _check(self, feeds: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Refuse feeds that the model does not take, before a runtime says so in its own words."""
+        hint = f"Feed {', '.join(self.inputs) or 'nothing'}."
+        missing = [name for name in self.inputs if name not in feeds]
+        if missing:
+            raise SignatureError(f"no values for {', '.join(missing)}", hint=hint)
+        unknown = [name for name in feeds if name not in self.inputs and name not in self._optional]
+        if unknown:
+            raise SignatureError(f"the model has no input {', '.join(unknown)}", hint=hint)
+        for name, value in self.inputs.items():
+            tensor, array = value.type.tensor_type, feeds[name]
+            if not value.type.HasField("tensor_type") or not isinstance(array, np.ndarray):
+                continue
+            if tensor.elem_type and tensor.elem_type != TensorProto.STRING:
+                dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+                if array.dtype != dtype:
+                    raise SignatureError(
+                        f"input {name} takes {dtype.name}, not {array.dtype.name}", hint=f"Convert it to {dtype.name}."
+                    )
+            if not tensor.HasField("shape"):
+                continue
+            wanted = [size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim]
+            fits = len(wanted) == array.ndim and all(
+                size is None or size == got for size, got in zip(wanted, array.shape, strict=True)
+            )
+            if not fits:
+                shown = ", ".join("?" if size is None else str(size) for size in wanted)
+                raise SignatureError(
+                    f"input {name} takes the shape ({shown}), not {array.shape}", hint="Give it that shape."
+                )
+
+
+def run_node(node: NodeProto, inputs: Sequence[Any]) -> Sequence[Array]:
+    """Run one node of a domain that only onnxruntime knows, in the types that it has kernels for.
+
+    Raises:
+        UnsupportedOpError: If onnxruntime does not know it either.
+    """
+    narrow = [
+        value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
+        for value in inputs
+    ]
+    values = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), None)
+        for name, value in zip(node.input, narrow, strict=True)
+        if name
+    ]
+    graph = helper.make_graph([node], "node", values, [ValueInfoProto(name=name) for name in node.output if name])
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid(node.domain, 1)]
+    model = helper.make_model(graph, opset_imports=domains, ir_version=8)
+    session = Session(model)
+    if not session.native:
+        raise UnsupportedOpError(
+            f"nothing here computes {node.domain}::{node.op_type}", hint="Replace it by standard operations."
+        )
+    got = session.run({name: value for name, value in zip(node.input, narrow, strict=True) if name})
+    return [got[name] if name else np.zeros(0) for name in node.output]
+
+
+def _open(model: ModelProto, outputs: Sequence[str]) -> tuple[Any, str]:
+    """Return onnxruntime's session, or None and the reason why there is none."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    arguments = {"sess_options": options, "providers": ["CPUExecutionProvider"]}
+    try:
+        model = _with_outputs(model, outputs)
+        if model.ByteSize() < _LARGEST_MESSAGE:
+            return onnxruntime.InferenceSession(model.SerializeToString(), **arguments), ""
+        # A protobuf message ends at 2 GiB: the tensors go beside it.
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            copy = ModelProto()
+            copy.CopyFrom(model)
+            onnx.save_model(copy, path, save_as_external_data=True)
+            return onnxruntime.InferenceSession(str(path), **arguments), ""
+    except state.NotImplemented as error:
+        return None, f"onnxruntime has no kernel: {_first_line(error)}"
+    except Exception as error:
+        line = _first_line(error)
+        if any(kind in str(error) for kind in _STRANGERS):
+            return None, f"onnxruntime has no kernel: {line}"
+        raise CorruptModelError(
+            f"onnxruntime rejects the model: {line}", hint="Check the model with onnx.checker."
+        ) from error
+
+
+def _with_outputs(model: ModelProto, outputs: Sequence[str]) -> ModelProto:
+    """Return the model with more outputs, and of a version that this onnxruntime reads; itself where it is both."""
+    import onnxruntime
+
+    have = {value.name for value in model.graph.output}
+    missing = [name for name in outputs if name not in have]
+    newest = 10 if tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < (1, 23) else 11
+    if not missing and model.ir_version <= newest:
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(ValueInfoProto(name=name) for name in missing)
+    copy.ir_version = min(copy.ir_version, newest)
+    return copy
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return line if len(line) <= 300 else f"{line[:300]}…"
+
+
+def _shapes(feeds: Mapping[str, npt.NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {np.shape(value)}" for name, value in feeds.items())

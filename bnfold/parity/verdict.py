@@ -1,0 +1,229 @@
+"""What verification found: every figure, each with the verdict that it leads to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Comparison", "Finding", "Law", "Parity", "ProbeRecord", "RegionCheck", "Verdict", "worst_of"]
+
+
+class Verdict(Enum):
+    """How a check ended. There is no success with a warning."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, no password
+    PASS_MORE_ACCURATE = "pass-more-accurate"  # noqa: S105 - the same
+    INCONCLUSIVE = "inconclusive"
+    FAIL = "fail"
+
+    @property
+    def passed(self) -> bool:
+        """Whether the result may be written."""
+        return self in {Verdict.PASS, Verdict.PASS_MORE_ACCURATE}
+
+    @property
+    def says(self) -> str:
+        """The verdict in the words of the reports."""
+        return {
+            Verdict.PASS: "PASS",
+            Verdict.PASS_MORE_ACCURATE: "PASS (more accurate than the original)",
+            Verdict.INCONCLUSIVE: "INCONCLUSIVE",
+            Verdict.FAIL: "FAIL",
+        }[self]
+
+
+def worst_of(verdicts: list[Verdict]) -> Verdict:
+    """Return the verdict of several checks together: the worst; being more accurate takes all of them."""
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.PASS_MORE_ACCURATE if verdicts else Verdict.PASS
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that gate 0 found wrong without running anything."""
+
+    check: str
+    detail: str
+    verdict: Verdict = Verdict.FAIL
+
+
+@dataclass(frozen=True, slots=True)
+class RegionCheck:
+    """Gate A for one region: its folded nodes against its original ones in float64.
+
+    Attributes:
+        sources: Names of what was folded in it.
+        outputs: Values that were compared.
+        eta: Largest componentwise backward error, in units of ``u·S``; infinite where an exact zero was missed.
+        limit: ``4 + 2√n``.
+        probe: The probe on which the largest was found.
+        probes: How many probes were run.
+        compared: How many elements were compared, over all probes.
+        verdict: PASS iff ``eta <= limit`` and something was compared.
+        detail: Why, in one line, where the verdict is not PASS.
+    """
+
+    sources: tuple[str, ...]
+    outputs: tuple[str, ...]
+    eta: float
+    limit: float
+    probe: str
+    probes: int
+    compared: int
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Gate B for one output: two programs against the float64 reference.
+
+    For folding the candidate is the folded model and the baseline the unfolded one; for translation the candidate is
+    the original program. Errors are relative; see ``compare.Errors``.
+
+    Attributes:
+        output: Name of the output.
+        kind: ``"float"``, or ``"exact"`` for integers, booleans and text.
+        candidate: Largest error of the candidate, over the probes that count.
+        baseline: Largest error of the unfolded model, over the same probes.
+        limit: What the candidate was allowed on the probe that came closest to it, or went furthest beyond.
+        probe: That probe.
+        rho: ``candidate / baseline``; 1 where both are exact.
+        probes: Probes that count: something finite was compared, and the baseline itself is trustworthy.
+        set_aside: Probes that prove nothing.
+        compared: Elements compared, over all probes.
+        differing: Elements of an exact output that differ from the reference.
+        verdict: Its verdict.
+        detail: Why, in one line, where it did not pass.
+    """
+
+    output: str
+    kind: str
+    candidate: float
+    baseline: float
+    limit: float
+    probe: str
+    rho: float
+    probes: int
+    set_aside: int
+    compared: int
+    differing: int
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Something that holds for every network in inference mode, whatever it computes.
+
+    Attributes:
+        name: ``"batch independence"`` or ``"determinism"``.
+        figure: The largest violation, relative to the output's root mean square.
+        limit: What rounding explains.
+        verdict: PASS, FAIL, or PASS with a detail that says why the law does not apply.
+        detail: One line.
+    """
+
+    name: str
+    figure: float
+    limit: float
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRecord:
+    """One set of inputs, as reports name it.
+
+    Attributes:
+        name: What it is, for example ``"hot pixel"``.
+        origin: Where its values come from, for example ``"an embedding of 30522 rows"``.
+        shapes: The shape of every input.
+        used: Whether the model accepted it.
+    """
+
+    name: str
+    origin: str
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    used: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Everything that verification measured.
+
+    Attributes:
+        verdict: The verdict of everything together.
+        level: ``"full"`` or ``"fast"``.
+        static: Findings of gate 0; empty means that it passed.
+        regions: Gate A, one entry a region.
+        folding: Gate B, unfolded against folded, one entry an output.
+        translation: Gate B, original against unfolded, one entry an output; empty where there is no other original.
+        laws: Batch independence and determinism of the folded model.
+        amplification: How much a relative change of the input grows on its way to the output.
+        probes: What was fed.
+        engines: What ran the unfolded and the folded model.
+        seconds: Wall time of the verification.
+        detail: Why, where the verdict comes from none of the above.
+    """
+
+    verdict: Verdict
+    level: str
+    static: tuple[Finding, ...] = ()
+    regions: tuple[RegionCheck, ...] = ()
+    folding: tuple[Comparison, ...] = ()
+    translation: tuple[Comparison, ...] = ()
+    laws: tuple[Law, ...] = ()
+    amplification: float = math.nan
+    probes: tuple[ProbeRecord, ...] = ()
+    engines: tuple[str, ...] = ()
+    seconds: float = 0.0
+    detail: str = ""
+
+    @property
+    def failed_regions(self) -> tuple[RegionCheck, ...]:
+        """The folds that gate A rejects; taking them back is the first remedy."""
+        return tuple(check for check in self.regions if check.verdict is Verdict.FAIL)
+
+    @property
+    def blames(self) -> str:
+        """Who is to blame for a failure: ``"folding"``, ``"translation"``, ``"the model"``, or nobody: ``""``."""
+        checks: tuple[RegionCheck | Comparison | Finding, ...] = (*self.regions, *self.folding, *self.static)
+        if any(item.verdict is Verdict.FAIL for item in checks):
+            return "folding"
+        if any(item.verdict is Verdict.FAIL for item in self.translation):
+            return "translation"
+        return "the model" if any(item.verdict is Verdict.FAIL for item in self.laws) else ""
+
+    @property
+    def rho(self) -> float:
+        """The folded model's error over the unfolded one's, the worst of all outputs; NaN where there are none."""
+        return max((item.rho for item in self.folding if item.kind == "float"), default=math.nan)
+
+    @property
+    def summary(self) -> str:
+        """The verdict and its ground, in one line that a person can act on."""
+        if self.verdict.passed:
+            parts = [f"{len(self.regions)} folded regions within their error bounds"] if self.regions else []
+            if not math.isnan(self.rho):
+                parts.append(f"error {self.rho:.2f} times the original's against float64")
+            if self.translation:
+                parts.append("agrees with the original program")
+            return f"{self.verdict.says}: {', '.join(parts) or 'nothing was folded'}"
+        reasons = [
+            *(f"gate 0, {item.check}: {item.detail}" for item in self.static),
+            *(f"fold of {', '.join(item.sources)}: {item.detail}" for item in self.regions if item.detail),
+            *(f"output {item.output}: {item.detail}" for item in self.folding if item.detail),
+            *(
+                f"translation, not folding: output {item.output}: {item.detail}"
+                for item in self.translation
+                if item.detail
+            ),
+            *(f"{item.name}: {item.detail}" for item in self.laws if not item.verdict.passed),
+            *((self.detail,) if self.detail else ()),
+        ]
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        return f"{self.verdict.says}: {reasons[0] if reasons else 'no reason was kept'}{more}"

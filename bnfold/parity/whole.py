@@ -1,0 +1,206 @@
+"""Gate B: a whole model, output by output, against the float64 reference.
+
+``E(y)`` is the largest of three relative errors (``compare.Errors``). A candidate passes iff, on every probe that
+counts, ``E(candidate) ≤ 3·E(unfolded) + 8u``; outputs of fewer than 1000 elements are granted ``4·E(unfolded) + 8u``.
+
+An error is one draw of a rounding error. Where an output is small, a lucky draw of the unfolded model would make a good
+candidate fail; so a probe that fails is looked at again with its inputs moved by one unit in the last place, which
+redraws every rounding error of both and leaves a mistake where it is. What fails then, fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bnfold.parity.compare import match, roundoff
+from bnfold.parity.kernels import Array
+from bnfold.parity.margins import Decision, unexplained
+from bnfold.parity.verdict import Comparison, Verdict
+
+__all__ = ["EXTREME", "Ledger", "Run"]
+
+_LOOKS = 8
+"""How often the rounding errors of a failing probe are drawn again."""
+_HOPELESS = 2.0**-4
+"""Where the unfolded model itself is this far from float64, agreeing with it proves nothing."""
+EXTREME = 2.0**-5
+"""Where a last-place change of the input changes an output by more than this, nothing can be told from it."""
+
+_FINE = roundoff(np.dtype(np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The outputs of one probe.
+
+    Attributes:
+        probe: Its name.
+        reference: In float64.
+        unfolded: Of the unfolded model.
+        candidate: Of the folded model, or of the original program.
+        noisy: In float64, with every weight moved in its last place; only for float64 models, whose reference rounds
+            exactly like they do.
+        amplification: What a last-place change of the inputs does to each output, relative to it; by output.
+    """
+
+    probe: str
+    reference: Mapping[str, Array]
+    unfolded: Mapping[str, Array]
+    candidate: Mapping[str, Array]
+    noisy: Mapping[str, Array] = field(default_factory=dict)
+    amplification: Mapping[str, float] = field(default_factory=dict)
+
+
+Redraw = Callable[[int], Run | None]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What is known of one output so far, probe by probe.
+
+    Attributes:
+        output: Its name.
+        decision: The operation that turns floats into this output, where it is exact; None where there is none.
+    """
+
+    output: str
+    decision: Decision | None = None
+    candidate: float = 0.0
+    baseline: float = 0.0
+    compared: int = 0
+    probes: int = 0
+    aside: int = 0
+    differing: int = 0
+    limit: float = 0.0
+    closest: float = -1.0
+    probe: str = ""
+    kind: str = "float"
+    failure: str = ""
+    doubt: str = ""
+
+    def add(self, run: Run, redraw: Redraw) -> None:
+        """Take in one probe.
+
+        Args:
+            run: Its outputs.
+            redraw: Runs the probe again with its inputs moved by a last place; None where that changes nothing.
+        """
+        value: object = run.candidate[self.output]
+        reference: object = run.reference[self.output]
+        if not isinstance(value, np.ndarray) or not isinstance(reference, np.ndarray):
+            self.kind = "exact"
+            self._blame(run.probe, "" if str(value) == str(reference) else "a sequence differs from the reference")
+            self.probes += 1
+            self.compared += 1
+        elif value.shape != reference.shape:
+            self._blame(run.probe, f"shape {value.shape} is not the reference's {reference.shape}")
+        elif roundoff(value.dtype):
+            self._add_floats(run, redraw)
+        else:
+            self._add_exact(run)
+
+    def _blame(self, probe: str, why: str) -> None:
+        if why and not self.failure:
+            self.failure, self.probe = f"{why}, on the probe {probe!r}", probe
+
+    def _errors(self, run: Run) -> tuple[float, float, int, int]:
+        """Return the candidate's error, the baseline's, how much was compared, and how much is misplaced."""
+        value, base, reference = (side[self.output] for side in (run.candidate, run.unfolded, run.reference))
+        if base.shape != reference.shape:
+            return math.inf, math.inf, 0, 0
+        own = match(base, reference)
+        # Where the unfolded model itself leaves its type's range, the candidate is not to blame for anything.
+        excused = np.isfinite(base) != np.isfinite(reference.astype(base.dtype)) if own.misplaced else None
+        theirs = match(value, reference, excused=excused)
+        baseline = own.errors.worst
+        if self.output in run.noisy:
+            baseline = max(baseline, match(run.noisy[self.output], reference).errors.worst)
+        return theirs.errors.worst, baseline, theirs.compared, theirs.misplaced
+
+    def _add_floats(self, run: Run, redraw: Redraw) -> None:
+        candidate, baseline, compared, misplaced = self._errors(run)
+        if misplaced:
+            self._blame(run.probe, f"NaN or infinity in {misplaced} places where float64 has none, or the reverse")
+            return
+        self.compared += compared
+        amplified = run.amplification.get(self.output, 0.0)
+        if not compared or baseline > _HOPELESS or amplified > EXTREME:
+            self.aside += 1
+            if baseline > _HOPELESS:
+                self.doubt = f"the unfolded model itself is off by {baseline:.2g}"
+            elif amplified > EXTREME:
+                self.doubt = f"a change in the input's last place changes it by {amplified:.2g}"
+            return
+        size = run.reference[self.output].size
+        factor = 3 if size >= 1000 else 4
+        u = max(roundoff(run.candidate[self.output].dtype), roundoff(run.unfolded[self.output].dtype))
+        for look in range(_LOOKS):
+            if candidate <= factor * baseline + 8 * u:
+                break
+            again = redraw(look)
+            if again is None:
+                break
+            other, base, _compared, misplaced = self._errors(again)
+            candidate, baseline = max(candidate, math.inf if misplaced else other), max(baseline, base)
+        limit = factor * baseline + 8 * u
+        self.probes += 1
+        self.candidate, self.baseline = max(self.candidate, candidate), max(self.baseline, baseline)
+        if candidate / limit > self.closest:
+            self.closest, self.limit = candidate / limit, limit
+            self.probe = self.probe if self.failure else run.probe
+        if candidate > limit:
+            self._blame(run.probe, f"error {candidate:.2g} against float64, {limit:.2g} allowed")
+
+    def _add_exact(self, run: Run) -> None:
+        self.kind = "exact"
+        value, base, reference = (side[self.output] for side in (run.candidate, run.unfolded, run.reference))
+        self.probes += 1
+        self.compared += int(value.size)
+        wrong = np.asarray(value != reference)
+        self.differing += int(wrong.sum())
+        if base.shape == reference.shape:
+            # Where the unfolded model decides otherwise than float64, that decision is a matter of rounding.
+            wrong &= np.asarray(base == reference)
+        if wrong.any() and self.decision is not None:
+            wrong = unexplained(
+                self.decision,
+                wrong,
+                value=value,
+                reference=reference,
+                truth=run.reference,
+                unfolded=run.unfolded,
+            )
+        if wrong.any():
+            self._blame(run.probe, f"{int(wrong.sum())} of {wrong.size} values differ and no margin explains it")
+
+    def result(self) -> Comparison:
+        """Return the comparison; nothing compared is never a pass."""
+        rho = self.candidate / self.baseline if self.baseline else (1.0 if not self.candidate else math.inf)
+        verdict, detail = Verdict.PASS, ""
+        if self.failure:
+            verdict, detail = Verdict.FAIL, self.failure
+        elif self.doubt and not self.probes:
+            verdict, detail = Verdict.INCONCLUSIVE, self.doubt
+        elif not self.probes or not self.compared:
+            verdict, detail = Verdict.INCONCLUSIVE, "nothing was compared: no probe has a finite value"
+        elif self.kind == "float" and rho < 1:
+            verdict = Verdict.PASS_MORE_ACCURATE
+        return Comparison(
+            output=self.output,
+            kind=self.kind,
+            candidate=self.candidate,
+            baseline=self.baseline,
+            limit=self.limit,
+            probe=self.probe,
+            rho=rho,
+            probes=self.probes,
+            set_aside=self.aside,
+            compared=self.compared,
+            differing=self.differing,
+            verdict=verdict,
+            detail=detail,
+        )
