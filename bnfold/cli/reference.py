@@ -33,8 +33,8 @@ error[signature]: a frozen graph has no signature; 2 tensors have no consumer: l
   hint: Name the outputs, for example: --outputs logits:0
 ```"""
 _MEANING = """\
-The code in brackets is stable, and `bnfold explain CODE` prints what stands here. In Python the same errors are raised as
-the classes of `bnfold`, all of them a `BnfoldError` with `code` and `hint`."""
+The code in brackets is stable, and `bnfold explain CODE` prints what stands here. In Python the same errors are raised
+as the classes of `bnfold`, all of them a `BnfoldError` with `code` and `hint`."""
 
 
 def pages() -> Mapping[str, str]:
@@ -74,7 +74,8 @@ def _errors_page() -> str:
     rows = [(f"`{error.code}`", str(error.exit_code), f"`{error.__name__}`", _said(error)) for error in tree]
     rows += [(f"`{code}`", str(exit_code), "", said) for code, (exit_code, said) in CODES.items()]
     table = _table(("code", "exit code", "class", "what it means"), sorted(rows))
-    return "\n\n".join(["# Errors", _GENERATED, _FORM, _EXAMPLE, _MEANING, table]) + "\n"
+    parts = ["# Errors", _GENERATED, _FORM, _EXAMPLE, _MEANING, table]
+    return "\n\n".join(parts) + "\n"
 
 
 def _said(thing: object) -> str:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
 from bnfold.cli.base import Group, Settings, State
 from bnfold.cli.convert import convert
-from bnfold.cli.exits import DEFECT, FAILED, OK, USAGE, Stopped, failure
+from bnfold.cli.exits import DEFECT, FAILED, OK, USAGE, failure
 from bnfold.cli.explain import explain
 from bnfold.cli.fold import fold
 from bnfold.cli.inspect import inspect
 from bnfold.cli.rules import rules
 from bnfold.cli.screen import shown_error
+from bnfold.cli.signals import came, stopping
 from bnfold.cli.verify import verify
 
 __all__ = ["main", "root", "run"]
@@ -50,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     _tell_anything()
     state = State()
-    with _signals() as stopped:
+    with stopping():
         try:
             try:
                 code = root.main(list(arguments), prog_name="bnfold", standalone_mode=False, obj=state)
@@ -63,11 +62,11 @@ def run(arguments: Sequence[str]) -> int:
             click.echo(error.ctx.get_help(), err=True)
             return USAGE
         except (Exception, KeyboardInterrupt) as error:
-            return _told(error, state.settings, stopped[0] if stopped else 0)
+            return _told(error, state.settings)
 
 
-def _told(error: BaseException, settings: Settings, stopped: int) -> int:
-    told = failure(error, stopped=stopped)
+def _told(error: BaseException, settings: Settings) -> int:
+    told = failure(error, stopped=came())
     if settings.verbose and told.exit_code == DEFECT:
         import traceback
 
@@ -78,31 +77,6 @@ def _told(error: BaseException, settings: Settings, stopped: int) -> int:
         shown_error(f"what the framework printed: {printed}", Settings(color=False))
     shown_error(str(told), settings)
     return told.exit_code
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Take a termination for a Ctrl-C, so that what is written aside is removed; yield the signals that came.
-
-    Libraries sometimes answer an interrupt with an error of their own, or swallow it: so it is written down, too.
-    """
-    came: list[int] = []
-
-    def stop(number: int, _frame: types.FrameType | None) -> None:
-        came.append(number)
-        raise Stopped(number)
-
-    before = {}
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        # What the parent ignores stays ignored: nohup and background jobs of a shell count on it.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, stop)
-    try:
-        yield came
-    finally:
-        for number, action in before.items():
-            signal.signal(number, action)
 
 
 def _tell_anything() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from bnfold.cli.destination import STDOUT
 from bnfold.cli.exits import one_line
 from bnfold.cli.screen import Progress, console, framework_output, progress_line
+from bnfold.cli.signals import raise_if_stopped
 
 if TYPE_CHECKING:
     from bnfold.cli.base import Settings
@@ -50,6 +51,7 @@ def working(settings: Settings) -> Iterator[Progress | None]:
         try:
             with framework_output() as said:
                 yield progress
+            raise_if_stopped()
         except BaseException as error:
             error.framework_output = said() if said else ""  # type: ignore[attr-defined]
             raise
@@ -121,6 +123,10 @@ def show(
     from bnfold.report.render_text import render, render_line
 
     screen = console(sys.stderr if to_stderr else sys.stdout, settings)
-    screen.print(render_line(report) if compact and not settings.verbose else render(report, verbose=settings.verbose))
-    if written is not None and not (compact and not settings.verbose):
-        screen.print(f"  wrote {one_line(written)}", soft_wrap=True)
+    brief = compact and not settings.verbose
+    with screen.capture() as captured:
+        screen.print(render_line(report) if brief else render(report, width=screen.width, verbose=settings.verbose))
+        if written is not None and not brief:
+            screen.print(f"  wrote {one_line(written)}", soft_wrap=True)
+    # A table fills its last column with spaces, which are noise in a file.
+    screen.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))

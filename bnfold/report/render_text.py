@@ -13,6 +13,7 @@ from bnfold.report.record import Absorbed, BatchNorm, Measure, Report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
     from rich.text import Text
 
     from bnfold.parity.verdict import Comparison, Parity
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["render", "render_line", "size", "verdict_in_words"]
 
 _LABEL = 12
+_GATE = 11
+_NARROW = 60
 _FEW = 3
 
 _VERDICTS: Mapping[str, tuple[str, str]] = {
@@ -34,21 +37,45 @@ _VERDICTS: Mapping[str, tuple[str, str]] = {
 Row = tuple[str, "Text | RenderableType"]
 
 
-def render(report: Report, *, verbose: bool = False) -> RenderableType:
+def render(report: Report, *, width: int = 100, verbose: bool = False) -> RenderableType:
     """Return what the terminal shows of a report.
 
     Args:
         report: What to show.
+        width: Columns of the terminal.
         verbose: Whether to show every batch norm, every output and every version, and not only the worst.
     """
+    from rich.console import Group
+    from rich.padding import Padding
+
+    grid = _grid(_LABEL)
+    for label, content in _rows(report, verbose=verbose):
+        grid.add_row("", _text(label), content)
+    parts: list[RenderableType] = [grid]
+    if report.after is not None:
+        indent = _LABEL + 3 if width >= _NARROW else 2
+        parts.append(Padding(_table(report, report.before, report.after), (0, 0, 0, indent), expand=False))
+    if verbose:
+        parts.append(_provenance(report))
+    return Group(*parts)
+
+
+def _grid(label: int, *, indent: int = 1) -> Table:
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 1), pad_edge=False)
-    grid.add_column(width=1)
-    grid.add_column(no_wrap=True, min_width=_LABEL, overflow="fold")
+    if indent:
+        grid.add_column(width=indent)
+    grid.add_column(no_wrap=True, min_width=label, overflow="fold")
     grid.add_column(overflow="fold")
-    for label, content in _rows(report, verbose=verbose):
-        grid.add_row("", _text(label), content)
+    return grid
+
+
+def _provenance(report: Report) -> RenderableType:
+    grid = _grid(_LABEL)
+    grid.add_row("", "sha256", _text(report.source.sha256))
+    grid.add_row("", "versions", _text(" · ".join(f"{name} {version}" for name, version in report.versions.items())))
+    grid.add_row("", "seed", _text(str(report.seed)))
     return grid
 
 
@@ -86,13 +113,7 @@ def _rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     if report.parity is not None:
         yield from _parity_rows(report, report.parity, verbose=verbose)
     if report.command != "inspect":
-        yield "result" if report.parity is None else "", verdict_in_words(report)
-    if report.after is not None:
-        yield "", _table(report, report.before, report.after)
-    if verbose:
-        yield "sha256", _text(report.source.sha256)
-        yield "versions", _text(" · ".join(f"{name} {version}" for name, version in report.versions.items()))
-        yield "seed", _text(str(report.seed))
+        yield "result", verdict_in_words(report)
 
 
 def _source_rows(report: Report) -> Iterator[Row]:
@@ -158,11 +179,11 @@ def _kept_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     for members in groups.values():
         kept = members[0].kept
         assert kept is not None
-        names = _some([member.name for member in members], limit=len(members) if verbose else _FEW)
         label = "put back" if members[0].outcome == "rolled-back" else "kept"
         yield label, _text(f"{len(members)} × {kept.reason}: {kept.says}", "yellow")
-        yield "", _text(names)
-        if verbose:
+        if not verbose:
+            yield "", _text(_some([member.name for member in members]))
+        else:
             for member in members:
                 for refusal in (member.kept, *member.also):
                     if refusal is not None and refusal.detail:
@@ -171,33 +192,48 @@ def _kept_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
 
 
 def _parity_rows(report: Report, parity: Parity, *, verbose: bool) -> Iterator[Row]:
-    label = "verify"
+    inner = _grid(_GATE, indent=0)
+    for gate, said in _gates(report, parity, verbose=verbose):
+        inner.add_row(_text(gate), said)
+    yield "verify", inner
+
+
+def _gates(report: Report, parity: Parity, *, verbose: bool) -> Iterator[tuple[str, Text]]:
     for finding in parity.static:
-        yield label, _text(f"static      {finding.check}: {finding.detail}", "red")
-        label = ""
+        yield "static", _text(f"{finding.verdict.says}   {finding.check}: {finding.detail}")
     if parity.regions:
         worst = max(parity.regions, key=lambda region: region.eta / region.limit)
         passed = sum(region.verdict.passed for region in parity.regions)
-        said = f"each fold   {passed} of {len(parity.regions)}   worst η {worst.eta:.2g} (limit {worst.limit:.3g})"
-        yield label, _text(f"{said} {_some(worst.sources, limit=1)}")
-        label = ""
-    for title, comparisons in (("original", parity.translation), ("whole", parity.folding)):
+        bound = f"worst η {worst.eta:.2g} (limit {worst.limit:.2g}) {_some(worst.sources, limit=1)}"
+        yield "each fold", _text(f"{passed}/{len(parity.regions)}   {bound}")
+        for region in parity.regions if verbose else ():
+            yield (
+                "",
+                _text(
+                    f"{', '.join(region.sources)}: η {region.eta:.2g} on {region.probe}, {region.compared} values",
+                    "dim",
+                ),
+            )
+    for gate, comparisons in (("translation", parity.translation), ("whole", parity.folding)):
         for comparison in comparisons if verbose else _worst(comparisons):
-            yield label, _text(f"{title:<12}{_compared(report, comparison, title)}")
-            label = ""
+            yield gate, _text(_compared(report, comparison, gate, several=len(comparisons) > 1))
+    laws: dict[str, list[str]] = defaultdict(list)
     for law in parity.laws:
-        said = f"{law.name}: {law.detail}" if law.detail and (verbose or not law.verdict.passed) else law.name
-        yield label, _text(f"{'law':<12}{said}   {law.verdict.says}")
-        label = ""
+        broken = f" {law.figure:.2g} (limit {law.limit:.2g})" if not law.verdict.passed else ""
+        detail = f": {law.detail}" if law.detail and (verbose or broken) else ""
+        laws[law.verdict.says].append(f"{law.name}{broken}{detail}")
+    for verdict, names in laws.items():
+        yield "laws", _text(f"{verdict}   {', '.join(names)}")
+    if parity.detail:
+        yield "", _text(parity.detail)
     if verbose:
-        yield "", _text(f"amplification of a change of the input: {parity.amplification:.3g}", "dim")
+        if math.isfinite(parity.amplification):
+            yield "", _text(f"a small change of the input grows {parity.amplification:.3g} times on its way", "dim")
         yield "", _text(f"run by {' and '.join(parity.engines)}", "dim")
         for probe in parity.probes:
             shapes = ", ".join(f"{name} {shape}" for name, shape in probe.shapes)
-            yield (
-                "",
-                _text(f"fed {probe.name}: {probe.origin}; {shapes}{'' if probe.used else '; not accepted'}", "dim"),
-            )
+            unused = "" if probe.used else "; not accepted by the model"
+            yield "", _text(f"fed {probe.name}: {probe.origin}; {shapes}{unused}", "dim")
 
 
 def _worst(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
@@ -207,21 +243,23 @@ def _worst(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     return (max(comparisons, key=lambda c: (ranks.get(c.verdict.value, 0), c.rho if math.isfinite(c.rho) else 0.0)),)
 
 
-def _compared(report: Report, comparison: Comparison, title: str) -> str:
-    names = {"whole": ("original", "folded"), "original": ("unfolded ONNX", "original program")}[title]
-    if report.command == "verify" and title == "whole":
-        names = ("A", "B")
-    detail = f": {comparison.detail}" if comparison.detail and not comparison.verdict.passed else ""
-    head = f"{comparison.output}   {comparison.verdict.says}{detail}"
+def _compared(report: Report, comparison: Comparison, gate: str, *, several: bool) -> str:
+    judged, measure = ("original", "ONNX") if gate == "translation" else ("folded", "unfolded")
+    if report.command == "verify" and gate == "whole":
+        judged, measure = "B", "A"
+    elif report.source.format == "onnx":
+        measure = "original"
+    head = "PASS" if comparison.verdict.passed else comparison.verdict.says
+    head += f"   {comparison.output}" if several else ""
+    if comparison.detail and not comparison.verdict.passed:
+        return f"{head}   {comparison.detail}"
     if comparison.kind != "float":
         return f"{head}   {comparison.differing} of {comparison.compared} elements differ"
-    errors = (
-        f"{names[0]} {comparison.baseline:.2g}, {names[1]} {comparison.candidate:.2g} (limit {comparison.limit:.2g})"
-    )
+    errors = f"{measure} {comparison.baseline:.2g}, {judged} {comparison.candidate:.2g}"
     return f"{head}   error against float64: {errors}"
 
 
-def _table(report: Report, before: Measure, after: Measure) -> RenderableType:
+def _table(report: Report, before: Measure, after: Measure) -> Table:
     from rich import box
     from rich.table import Table
 

@@ -1,0 +1,72 @@
+"""What a caller may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from bnfold.frontends.loaded import Request
+
+__all__ = ["DEFAULTS", "LARGE", "Options", "Progress"]
+
+Progress = Callable[[str, float | None], None]
+"""Told the step that runs, and how much of it is done (0 to 1) where that is known."""
+
+LARGE = 100_000_000
+"""Parameters above which a model is verified with fewer probes, unless the caller says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to convert and what to prove. The defaults are right for most artifacts.
+
+    Attributes:
+        inputs: Names of the tensors to feed; empty means: find out.
+        outputs: Names of the tensors to compute; empty means: find out.
+        set_values: Mode inputs to pin, by name, as text (``"False"``, ``"1.0"``).
+        signature: Name of the SavedModel's signature; None means the default one.
+        architecture: A Keras architecture as JSON, for files that hold only weights.
+        builder: ``file.py:function`` that builds the Keras model, for files that hold only weights. Runs code.
+        opset: ONNX opset to convert to; None means the frontend's default. ONNX files keep their own.
+        trust: Whether code inside the artifact (Lambda layers) may run.
+        fold: ``"all"``, or ``"none"`` to convert without folding.
+        keep: Names of batch norms, or glob patterns of them, to leave as they are.
+        verify: ``"full"``, ``"fast"`` (two probes) or ``"off"``; None means by size: full
+            up to 100 million parameters, fast above.
+        data: Inputs to verify with: an ``.npz`` file, or a folder of ``.npy`` files, by input name.
+        seed: What the probes are drawn with.
+    """
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    set_values: Mapping[str, str] = field(default_factory=dict)
+    signature: str | None = None
+    architecture: Path | None = None
+    builder: str | None = None
+    opset: int | None = None
+    trust: bool = False
+    fold: Literal["all", "none"] = "all"
+    keep: tuple[str, ...] = ()
+    verify: Literal["full", "fast", "off"] | None = None
+    data: Path | None = None
+    seed: int = 0
+
+    @property
+    def request(self) -> Request:
+        """The part that a frontend needs to know."""
+        return Request(
+            inputs=self.inputs,
+            outputs=self.outputs,
+            set_values=self.set_values,
+            signature=self.signature,
+            architecture=self.architecture,
+            builder=self.builder,
+            opset=self.opset,
+            trust=self.trust,
+        )
+
+
+DEFAULTS = Options()
+"""What is done when the caller says nothing."""

@@ -1,0 +1,348 @@
+"""Where the rooms meet: read, put in inference mode, fold, prove, account for it."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bnfold import fold as folding
+from bnfold import frontends, parity
+from bnfold.errors import CorruptModelError, SignatureError, UnknownFormatError
+from bnfold.fold import FoldPlan
+from bnfold.frontends import sniff
+from bnfold.frontends.loaded import Array, Loaded, ModeChange, TensorSpec
+from bnfold.inference import to_inference_mode
+from bnfold.parity.verdict import Parity
+from bnfold.pipeline.account import affines_of, batch_norms_of
+from bnfold.pipeline.conversion import Conversion, stamped
+from bnfold.pipeline.feeds import load_feeds
+from bnfold.pipeline.measure import measure, source_of, versions
+from bnfold.pipeline.options import DEFAULTS, LARGE, Options, Progress
+from bnfold.report import Command, Report, Signature, Source, Timing, Verdict
+from bnfold.rules import BATCH_NORM, Reason
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["convert", "fold_onnx", "inspect", "verify"]
+
+_EVERYTHING = ("*",)
+_BROKEN = frozenset({Reason.NON_FINITE, Reason.VARIANCE_NOT_POSITIVE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An artifact in inference mode, and the original program to compare with."""
+
+    loaded: Loaded
+    model: onnx.ModelProto
+    mode: tuple[ModeChange, ...]
+    account: Source
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What is left to feed in inference mode."""
+        left = {value.name for value in self.model.graph.input}
+        return tuple(spec for spec in self.loaded.inputs if spec.name in left)
+
+
+class _Clock:
+    """Times the steps, and tells whoever waits which one runs."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.timings: list[Timing] = []
+        self._progress = progress
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
+        """Time a block; yields a function that takes what is done in it, how much of it, and of how much."""
+        self._tell(name, None)
+        started = time.perf_counter()
+        yield lambda what, done, of: self._tell(f"{name}: {what}", done / of if of else None)
+        self.timings.append(Timing(name, time.perf_counter() - started))
+
+    def _tell(self, name: str, done: float | None) -> None:
+        if self._progress is not None:
+            self._progress(name, done)
+
+
+def convert(
+    path: str | os.PathLike[str],
+    options: Options = DEFAULTS,
+    *,
+    progress: Progress | None = None,
+    unverified: bool = False,
+) -> Conversion:
+    """Turn a trained network into a folded ONNX model in inference mode, and prove that it computes the same.
+
+    Args:
+        path: An ONNX file, a Keras file, a SavedModel, a TF1 frozen graph, or a TF1 checkpoint.
+        options: What to do and how to prove it.
+        progress: Told the step that runs, and how much of it is done.
+        unverified: Hand the result back even where it was refuted or nothing could be told; its report says so.
+
+    Raises:
+        SourceError: If the artifact cannot be converted.
+        ParityError: If the result does not compute what the original computes.
+        InconclusiveError: If the comparison cannot tell.
+        OSError: If a file cannot be read.
+    """
+    conversion = _converted("convert", Path(path), options, progress)
+    return conversion if unverified else conversion.require()
+
+
+def fold_onnx(
+    path: str | os.PathLike[str],
+    options: Options = DEFAULTS,
+    *,
+    progress: Progress | None = None,
+    unverified: bool = False,
+) -> Conversion:
+    """Do the same as ``convert`` for an ONNX file, and refuse anything else.
+
+    Args:
+        path: An ONNX file.
+        options: What to do and how to prove it.
+        progress: Told the step that runs, and how much of it is done.
+        unverified: Hand the result back even where it was refuted or nothing could be told; its report says so.
+
+    Raises:
+        SourceError: If it is no ONNX file, or one that cannot be folded.
+        ParityError: If the result does not compute what the original computes.
+        InconclusiveError: If the comparison cannot tell.
+        OSError: If a file cannot be read.
+    """
+    found = sniff.sniff(Path(path))
+    if found is not sniff.Format.ONNX:
+        raise UnknownFormatError(
+            f"{path} is no ONNX file but a {found.described}", hint="Use bnfold convert, which reads it."
+        )
+    conversion = _converted("fold", Path(path), options, progress)
+    return conversion if unverified else conversion.require()
+
+
+def inspect(path: str | os.PathLike[str], options: Options = DEFAULTS, *, progress: Progress | None = None) -> Report:
+    """Say what an artifact is, what its signature is, and what would become of every batch norm.
+
+    Args:
+        path: Anything that ``convert`` takes.
+        options: What to leave as it is; nothing is verified.
+        progress: Told the step that runs, and how much of it is done.
+
+    Raises:
+        SourceError: If the artifact cannot be converted.
+        OSError: If a file cannot be read.
+    """
+    clock = _Clock(progress)
+    source = _read(Path(path), options, clock)
+    keep = _EVERYTHING if options.fold == "none" else options.keep
+    with clock.step("plan"):
+        plan = folding.plan(source.model, keep=keep)
+        _check_keep(plan, options.keep)
+    return _report("inspect", source, options, clock, plan=plan)
+
+
+def verify(
+    original: str | os.PathLike[str],
+    candidate: str | os.PathLike[str],
+    options: Options = DEFAULTS,
+    *,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare what two artifacts compute, both in inference mode.
+
+    Args:
+        original: What is right by definition; anything that ``convert`` takes.
+        candidate: What is judged.
+        options: What the frontends need to know, and how to compare.
+        progress: Told the step that runs, and how much of it is done.
+
+    Returns:
+        The report of the comparison: its ``verdict`` is data here, and raises nothing.
+
+    Raises:
+        SourceError: If one of the two cannot be read, or if they do not have the same inputs and outputs.
+        OSError: If a file cannot be read.
+    """
+    clock = _Clock(progress)
+    source = _read(Path(original), options, clock)
+    other = _read(Path(candidate), options, clock)
+    _check_comparable(source, other)
+    feeds = _feeds(options, source)
+    with clock.step("verify") as done:
+        proof = parity.verify(
+            unfolded=source.model,
+            folded=other.model,
+            regions=(),
+            original=source.loaded.run,
+            level=_level(options, source.model) or "full",
+            seed=options.seed,
+            feeds=feeds,
+            progress=done,
+        )
+    return _report(
+        "verify",
+        source,
+        options,
+        clock,
+        plan=folding.plan(source.model, keep=_EVERYTHING),
+        proof=proof,
+        after=other.model,
+        other=other.account,
+    )
+
+
+def _read(path: Path, options: Options, clock: _Clock) -> _Source:
+    with clock.step("read"):
+        loaded = frontends.load(path, options.request)
+        account = source_of(path, loaded)
+    with clock.step("inference mode"):
+        model, changes = to_inference_mode(loaded.model)
+    mode = (*loaded.mode, *(ModeChange(c.kind, c.name, c.before, c.after, c.proof) for c in changes))
+    return _Source(loaded, model, mode, account)
+
+
+def _feeds(options: Options, source: _Source) -> Sequence[Mapping[str, Array]] | None:
+    return None if options.data is None else (load_feeds(options.data, source.inputs),)
+
+
+def _level(options: Options, model: onnx.ModelProto) -> Literal["full", "fast"] | None:
+    if options.verify is None:
+        return "fast" if measure(model).parameters > LARGE else "full"
+    return None if options.verify == "off" else options.verify
+
+
+def _prove(
+    source: _Source,
+    folded: folding.Folded,
+    options: Options,
+    feeds: Sequence[Mapping[str, Array]] | None,
+    clock: _Clock,
+) -> Parity | None:
+    level = _level(options, source.model)
+    if level is None:
+        return None
+    with clock.step("verify") as done:
+        return parity.verify(
+            unfolded=source.model,
+            folded=folded.model,
+            regions=folded.regions,
+            original=source.loaded.run,
+            level=level,
+            seed=options.seed,
+            feeds=feeds,
+            progress=done,
+        )
+
+
+def _converted(command: Command, path: Path, options: Options, progress: Progress | None) -> Conversion:
+    clock = _Clock(progress)
+    source = _read(path, options, clock)
+    feeds = _feeds(options, source)
+    keep = _EVERYTHING if options.fold == "none" else options.keep
+    rolled_back: set[str] = set()
+    while True:
+        with clock.step("fold"):
+            plan = folding.plan(source.model, keep=(*keep, *map(glob.escape, sorted(rolled_back))))
+            _check_keep(plan, options.keep)
+            _check_numbers(plan, path)
+            folded = folding.apply(source.model, plan)
+        proof = _prove(source, folded, options, feeds, clock)
+        wanting = _wanting(proof) - rolled_back
+        if not wanting:
+            break
+        # What failed its own check is put back, alone, and everything is proven again without it.
+        rolled_back |= wanting
+    report = _report(
+        command, source, options, clock, plan=plan, proof=proof, after=folded.model, rolled_back=rolled_back
+    )
+    return Conversion(stamped(folded.model, report), report)
+
+
+def _check_keep(plan: FoldPlan, patterns: Collection[str]) -> None:
+    """A pattern that names nothing is a typing mistake, and would fold what its author wanted kept."""
+    subjects = [fold.subject for fold in plan.folds] + [kept.subject for kept in (*plan.kept, *plan.plain)]
+    names = [name for subject in subjects for name in (subject.name, subject.output)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            known = sorted({subject.name for subject in subjects if subject.op_type == BATCH_NORM})
+            near = difflib.get_close_matches(pattern, known, n=3) or known[:3]
+            raise SignatureError(
+                f"--keep {pattern} names none of the {len(known)} batch norms",
+                hint=f"Name one of them, for example: {', '.join(near)}." if near else "Leave --keep out.",
+            )
+
+
+def _check_numbers(plan: FoldPlan, path: Path) -> None:
+    """A batch norm without finite statistics gives no numbers: there is nothing to fold, and nothing to prove."""
+    broken = [kept.refusal for kept in plan.kept if kept.refusal.reason in _BROKEN]
+    if broken:
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        raise CorruptModelError(f"{path}: {broken[0].detail}{more}", hint=broken[0].reason.remedy)
+
+
+def _check_comparable(source: _Source, other: _Source) -> None:
+    for kind in ("input", "output"):
+        names, others = ([value.name for value in getattr(model.graph, kind)] for model in (source.model, other.model))
+        constants = {tensor.name for tensor in other.model.graph.initializer}
+        missing = [name for name in names if name not in others and name not in constants]
+        more = [name for name in others if name not in names and name not in constants]
+        if missing or more:
+            raise SignatureError(
+                f"the two models do not have the same {kind}s: {', '.join(names)} here, {', '.join(others)} there",
+                hint=f"Name the {kind}s with --{kind}s, or compare models of the same network.",
+            )
+
+
+def _wanting(proof: Parity | None) -> set[str]:
+    """Return the names of what was folded in the pieces that failed their own check."""
+    return set() if proof is None else {name for region in proof.failed_regions for name in region.sources}
+
+
+def _verdict(proof: Parity | None, rolled_back: Collection[str]) -> Verdict:
+    if proof is None:
+        return "not-verified"
+    if proof.verdict.passed and rolled_back:
+        return "rolled-back"
+    verdict: Verdict = proof.verdict.value
+    return verdict
+
+
+def _report(
+    command: Command,
+    source: _Source,
+    options: Options,
+    clock: _Clock,
+    *,
+    plan: FoldPlan,
+    proof: Parity | None = None,
+    after: onnx.ModelProto | None = None,
+    rolled_back: Collection[str] = (),
+    other: Source | None = None,
+) -> Report:
+    return Report(
+        command=command,
+        source=source.account,
+        signature=Signature(source.inputs, source.loaded.outputs),
+        mode=source.mode,
+        batch_norms=batch_norms_of(source.model, plan, rolled_back),
+        affines=affines_of(plan),
+        before=measure(source.model),
+        after=None if after is None else measure(after),
+        verdict=_verdict(proof, rolled_back),
+        reason="" if proof is None or proof.verdict.passed else proof.summary.partition(": ")[2],
+        rolled_back=tuple(sorted(rolled_back)),
+        parity=proof,
+        other=other,
+        timings=tuple(clock.timings),
+        versions=versions(source.loaded.format),
+        seed=options.seed,
+    )
