@@ -226,10 +226,10 @@ class Draft:
         tried = self._just_tried(step)
         if tried is not None:
             return tried
-        absorber, form = self._rule(step)
+        form = self._form(step)
         linear = self.linear(step.index, form)
         assert isinstance(linear, Linear)
-        changed = absorber.absorb(linear, step.affine)
+        changed = self.rules.absorbers[step.op_type, step.side].absorb(linear, step.affine)
         assert isinstance(changed, Linear)
         return form, changed
 
@@ -239,11 +239,10 @@ class Draft:
             return self._tried[3:]
         return None
 
-    def _rule(self, step: Step) -> tuple[Absorber, Form]:
-        absorber = self.rules.absorbers[step.op_type, step.side]
-        form = absorber.form(self.view.node(step.index))
+    def _form(self, step: Step) -> Form:
+        form = self.rules.absorbers[step.op_type, step.side].form(self.view.node(step.index))
         assert isinstance(form, Form)
-        return absorber, form
+        return form
 
     # Taking in.
 
@@ -267,9 +266,12 @@ class Draft:
 
     def _take_in(self, step: Step) -> None:
         assert step.affine is not None
-        absorber, form = self._rule(step)
+        absorber = self.rules.absorbers[step.op_type, step.side]
+        known = self._just_tried(step)
+        form = self._form(step) if known is None else known[0]
         # The weights are needed here only where a shift is left over; when a plan is applied, that spares a reading.
-        known = self._after(step) if form.bias is None else self._just_tried(step)
+        if known is None and form.bias is None:
+            known = self._after(step)
         taken = self.taken_in[step.index]
         taken.append((absorber, step.affine))
         own = self.affines.get(step.index)

@@ -1,1 +1,1 @@
-""""""
+"""The ONNX graph: files, views of it, its wires."""

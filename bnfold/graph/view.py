@@ -77,6 +77,7 @@ class GraphView:
         # From IR 4 on, an initializer that is also an input is a default that a caller may override.
         self._overridable = self.inputs if model.ir_version >= 4 else set()
         self._memo: dict[str, Constant | None] = {}
+        self._attributes: dict[int, Mapping[str, object]] = {}
 
     def __len__(self) -> int:
         return len(self.graph.node)
@@ -85,6 +86,13 @@ class GraphView:
     def opset(self) -> int:
         """The version of the standard operator set."""
         return int(self.versions.get("", self.versions.get("ai.onnx", 1)))
+
+    def attributes(self, index: int) -> Mapping[str, object]:
+        """Return the attributes of a node as Python values; lists are tuples, bytes are text."""
+        known = self._attributes.get(index)
+        if known is None:
+            known = self._attributes[index] = _attributes(self.graph.node[index])
+        return known
 
     def node(self, index: int) -> NodeView:
         """Return the view of one node."""
@@ -216,7 +224,7 @@ class NodeView:
     @property
     def attributes(self) -> Mapping[str, object]:
         """Its attributes as Python values; lists are tuples, bytes are text."""
-        return _attributes(self.proto)
+        return self.view.attributes(self.index)
 
     def integer(self, name: str, default: int) -> int:
         """Return an integer attribute."""
