@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnfold.frontends.keras.trace import MARKER, BatchNorm, Traced, marker_key
-from bnfold.frontends.tensorflow.freeze import nodes_of
+from bnfold.frontends.tensorflow.concrete import nodes_of
 from bnfold.frontends.tensorflow.guests import tf2onnx
 from bnfold.frontends.tensorflow.io_names import nodes_in
 from bnfold.frontends.tensorflow.to_onnx import to_onnx

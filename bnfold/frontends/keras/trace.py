@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bnfold.errors import CorruptModelError, InferenceModeError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.build import Built, first_line
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
-from bnfold.frontends.tensorflow.freeze import Frozen, freeze, nodes_of, refuse_training_mode
+from bnfold.frontends.tensorflow.concrete import Frozen, freeze, nodes_of, refuse_training_mode
 
 __all__ = ["MARKER", "BatchNorm", "Traced", "call_in_inference_mode", "marker_key", "trace"]
 

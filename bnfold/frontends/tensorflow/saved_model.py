@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,15 +13,19 @@ from bnfold.errors import CorruptModelError, SignatureError, UnsupportedOpError
 from bnfold.frontends.loaded import Array, Loaded, Request, Runner
 from bnfold.frontends.signature import listed, require_known, unknown_name
 from bnfold.frontends.sniff import Format
-from bnfold.frontends.tensorflow.freeze import Frozen, freeze, refuse_training_mode
+from bnfold.frontends.tensorflow.concrete import Frozen, cut, freeze, refuse_training_mode
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
-from bnfold.frontends.tensorflow.io_names import rename_io, specs_of
+from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
 from bnfold.frontends.tensorflow.to_onnx import to_onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["DANGEROUS", "load", "refuse_dangerous"]
 
 _LARGEST = 2**31 - 1
 _INIT = "__saved_model_init_op"
+_CALLS = re.compile(r"^((Stateful)?PartitionedCall(_\d+)?/)+")
 _DEFAULTS = ("serving_default", "serve")
 
 DANGEROUS = re.compile(
@@ -71,9 +75,11 @@ def load(path: Path, request: Request) -> Loaded:
     require_known("input", request.inputs, inputs, option="--inputs")
     require_known("output", request.outputs, outputs, option="--outputs")
     chosen = request.outputs or outputs
+    refuse_training_mode(_reached(function))
     frozen = _freeze(function, path).only([outputs.index(output) for output in chosen])
     refuse_training_mode(frozen.graph_def)
     model = to_onnx(frozen.graph_def, inputs=frozen.inputs, outputs=frozen.outputs, opset=request.opset)
+    _name_batch_norms(model)
     rename_io(model, dict(zip((*frozen.inputs, *frozen.outputs), _distinct(inputs, chosen), strict=True)))
     return Loaded(
         model=model,
@@ -166,7 +172,7 @@ def _signature(graph: Any, wanted: str | None, path: Path) -> str:
             f"{path.name} has no signature: nothing in it says what its inputs and outputs are",
             hint="Export the model again with model.export(), or with signatures= of tf.saved_model.save().",
         )
-    for name in (*_DEFAULTS, *(names if len(names) == 1 else ())):
+    for name in (*_DEFAULTS, *(names if len(names) == 1 else [])):
         if name in names:
             return name
     raise SignatureError(
@@ -193,6 +199,23 @@ def _load_function(path: Path, graph: Any, name: str) -> Any:
 def _inputs_of(function: Any) -> list[str]:
     names: Mapping[str, Any] = function.structured_input_signature[1]
     return list(names)
+
+
+def _reached(function: Any) -> Any:
+    """Return the graph of a function with the functions it calls, before its variables become constants."""
+    return cut(function.graph.as_graph_def(), (), [tensor.name for tensor in function.outputs])
+
+
+def _name_batch_norms(model: onnx.ModelProto) -> None:
+    """Name batch norms after their scopes: without the calls around them, and without the operation's own name."""
+    nodes = list(nodes_in(model.graph))
+    taken = {node.name for node in nodes}
+    for node in nodes:
+        if node.op_type == "BatchNormalization":
+            plain = _CALLS.sub("", node.name).removesuffix("/FusedBatchNormV3")
+            if plain and plain not in taken:
+                taken.add(plain)
+                node.name = plain
 
 
 def _freeze(function: Any, path: Path) -> Frozen:

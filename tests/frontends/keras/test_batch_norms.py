@@ -17,7 +17,7 @@ from tests.frontends.keras.networks import Array, Network, built, norms_of, save
 
 pytestmark = pytest.mark.tensorflow
 
-BOTH = {
+BOTH: dict[Network, list[str]] = {
     networks.behind_dense: ["bn"],
     networks.behind_conv1d: ["bn"],
     networks.free_length: ["bn"],
@@ -68,11 +68,12 @@ def test_batch_norms_arrive_and_nothing_else_changes(
     original = loaded.run(saved.feeds)
     assert list(original) == [spec.name for spec in loaded.outputs]
     # float16 keeps 11 bits; its products are summed in another order by each library.
-    tolerance = {networks.half_precision: 4e-3, networks.double_precision: 1e-14}.get(network, 2e-6)
+    tolerances: dict[Network, float] = {networks.half_precision: 4e-3, networks.double_precision: 1e-14}
+    tolerance = tolerances.get(network, 2e-6)
     for expected, through_keras, through_onnx in zip(
         saved.expected, original.values(), run_unoptimised(loaded.model, saved.feeds), strict=True
     ):
-        np.testing.assert_allclose(through_keras, expected, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(np.asarray(through_keras, np.float64), expected, rtol=tolerance, atol=tolerance)
         np.testing.assert_allclose(through_onnx, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -153,6 +154,6 @@ def test_a_real_network_of_keras_2_0_arrives_whole(real_files: Path) -> None:
         original = keras_of(2).models.load_model(path, compile=False)
         expected = original.predict(faces, verbose=0)
     assert loaded.run is not None
-    np.testing.assert_allclose(loaded.run({"input_1": faces})["predictions"], expected, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(loaded.run({"input_1": faces})["predictions"], np.float64), expected, atol=1e-6)
     np.testing.assert_allclose(run_unoptimised(loaded.model, {"input_1": faces})[0], expected, atol=1e-4)
     assert expected.std() > 0.01
