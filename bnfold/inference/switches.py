@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from bnfold.inference.change import Change
-from bnfold.inference.program import Program, Scalar
+from bnfold.inference.program import Place, Program, Scalar, standard
 from bnfold.inference.training import training_nodes
 
 __all__ = ["drop_idle_inputs", "pin", "prove", "read_names"]
@@ -23,34 +24,69 @@ _TYPES = {
     TensorProto.FLOAT16: (0.0, 1.0),
     TensorProto.DOUBLE: (0.0, 1.0),
 }
+_Candidate = tuple[str, str, tuple[Scalar, Scalar]]
+
+_NO_LAYERS = frozenset({"Add", "Div", "If", "Loop", "Mul", "Scan", "Sub"})
+"""What may read an array of numbers without being a layer: a constant affine is not missed."""
 
 
 def prove(program: Program) -> tuple[dict[str, Scalar], list[Change]]:
     """Return the inputs that switch training on and off, each with the value that is proved to be inference.
 
     Each value of an input of one element is set in turn, and what is left of training is looked up. A value is
-    inference if it leaves some of it out, and leaves nothing that the other value would not leave as well.
+    inference if it leaves some of it out, leaves nothing that the other value would not leave as well, and loses no
+    layer: an input that skips a part of the network is no mode, even where that part happens to be in training mode.
     """
     pins: dict[str, Scalar] = {}
     changes: list[Change] = []
     pending = list(_candidates(program))
     while pending:
-        for name, kind, values in pending:
-            left = [
-                training_nodes(program, program.live(_with(pins, name, value)), _with(pins, name, value))
-                for value in values
-            ]
-            if left[0] == left[1] or not (left[0] < left[1] or left[1] < left[0]):
-                continue
-            inference = 0 if left[0] < left[1] else 1
-            pins[name] = values[inference]
-            proof = ", ".join(f"{values[one]} leaves {_count(len(left[one]))}" for one in (1 - inference, inference))
-            changes.append(Change("switch", name, f"{kind} input", str(values[inference]), proof))
-            break
+        for candidate in pending:
+            change = _decide(program, candidate, pins)
+            if change is not None:
+                changes.append(change)
+                break
         else:
             break
         pending = [candidate for candidate in pending if candidate[0] not in pins]
     return pins, changes
+
+
+def _decide(program: Program, candidate: _Candidate, pins: dict[str, Scalar]) -> Change | None:
+    """Pin one input if one of its values is proved to be inference."""
+    name, kind, values = candidate
+    live = [program.live({**pins, name: value}) for value in values]
+    left = [training_nodes(program, nodes, {**pins, name: value}) for nodes, value in zip(live, values, strict=True)]
+    if not (left[0] < left[1] or left[1] < left[0]):
+        return None
+    inference = 0 if left[0] < left[1] else 1
+    if _loses_layers(program, live[1 - inference] - live[inference], live[inference]):
+        return None
+    pins[name] = values[inference]
+    proof = ", ".join(f"{values[one]} leaves {_count(len(left[one]))}" for one in (1 - inference, inference))
+    return Change("switch", name, f"{kind} input", str(values[inference]), proof)
+
+
+def _loses_layers(program: Program, lost: set[Place], kept: set[Place]) -> bool:
+    """Say whether one of the nodes that are lost has weights that nothing reads among those that are kept."""
+    layers = [weights for place in lost if (weights := _weights(program, place))]
+    if not layers:
+        return False
+    read = {weight for place in kept for weight in _weights(program, place, layers_only=False)}
+    return any(read.isdisjoint(weights) for weights in layers)
+
+
+def _weights(program: Program, place: Place, *, layers_only: bool = True) -> set[bytes]:
+    """Return what identifies the constants that a layer reads, whatever they are called."""
+    view, node = program.views[place[0]], program.node(place)
+    if layers_only and (standard(node) in _NO_LAYERS):
+        return set()
+    found = set()
+    for name in node.input:
+        value = view.constant(name) if name else None
+        if value is not None and value.size > 1 and value.dtype.kind == "f":
+            found.add(hashlib.sha256(repr(value.shape).encode() + value.tobytes()).digest())
+    return found
 
 
 def pin(model: ModelProto, pins: Mapping[str, Scalar]) -> None:
@@ -97,7 +133,7 @@ def read_names(model: ModelProto) -> frozenset[str]:
     return frozenset((*nodes, *outputs))
 
 
-def _candidates(program: Program) -> Iterator[tuple[str, str, tuple[Scalar, Scalar]]]:
+def _candidates(program: Program) -> Iterator[_Candidate]:
     main = program.views[()]
     for value in program.model.graph.input:
         tensor = value.type.tensor_type
@@ -106,10 +142,6 @@ def _candidates(program: Program) -> Iterator[tuple[str, str, tuple[Scalar, Scal
         single = all(dimension.dim_value == 1 for dimension in tensor.shape.dim)
         if single and tensor.elem_type in _TYPES and main.tensor(value.name) is None:
             yield value.name, _kind(value), _TYPES[tensor.elem_type]
-
-
-def _with(pins: Mapping[str, Scalar], name: str, value: Scalar) -> dict[str, Scalar]:
-    return {**pins, name: value}
 
 
 def _kind(value: ValueInfoProto) -> str:
