@@ -1,0 +1,99 @@
+"""The application: its endpoints, what they share, and how its errors are told."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+import bnfold
+from service.jobs import Jobs, storage_error
+from service.problems import InternalError, MalformedError, MethodError, NotFoundError, ServiceError, problem
+from service.routes import fold, health, inference, models
+from service.runners import Runners
+from service.settings import Settings
+from service.state import State
+from service.store import Store
+
+__all__ = ["make_app"]
+
+_LOG = logging.getLogger("service")
+
+
+def make_app(settings: Settings, store: Store) -> FastAPI:
+    """Return the application, ready to be served."""
+    state = State(settings, store, Jobs(settings, store), Runners(settings, store))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await state.jobs.close()
+        await state.runners.close()
+
+    app = FastAPI(
+        title="bnfold",
+        version=bnfold.__version__,
+        summary=bnfold.__doc__.partition("\n")[0],
+        lifespan=lifespan,
+        # The pages that FastAPI would make load their scripts from the internet.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = state
+    for router in (fold.router, models.router, inference.router, health.router):
+        app.include_router(router)
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(OSError, _os_error)
+    app.add_exception_handler(Exception, _defect)
+    return app
+
+
+def _answer(request: Request, error: ServiceError) -> Response:
+    return problem(error, inference=request.url.path == "/v2" or request.url.path.startswith("/v2/"))
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return _answer(request, error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    told: ServiceError
+    match error.status_code:
+        case 404:
+            told = NotFoundError(f"there is nothing at {path}", hint="GET /openapi.json lists what there is.")
+        case 405:
+            told = MethodError(
+                f"{path} does not take {method}",
+                hint="GET /openapi.json lists what there is.",
+                headers=dict(error.headers or {}),
+            )
+        case _:
+            told = MalformedError(str(error.detail), hint="GET /openapi.json lists what there is.")
+    return _answer(request, told)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)  # nobody is there to read it
+
+
+async def _os_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    return _answer(request, storage_error(error))
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    _LOG.error("%s %s met a defect", request.method, request.url.path, exc_info=error)
+    return _answer(
+        request, InternalError("the service met a defect of bnfold", hint="Report this, with what the service logged.")
+    )

@@ -1,0 +1,94 @@
+"""The process that converts one upload and nothing else: the only place where the service parses a foreign file.
+
+It is given a folder: ``job.json`` says what to do, ``upload/`` holds the file and is the working directory, and
+``out/`` takes the results. ``out/outcome.json`` is written last, and counts only where this process ends with status 0.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from service.sandbox import confine
+
+__all__ = ["main"]
+
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Unable to allocate")
+
+
+def main() -> None:
+    """Convert what the folder holds that the command line names."""
+    (folder,) = map(Path, confine(sys.argv[1:]))
+    outcome = _outcome(folder)
+    (folder / "out" / "outcome.json").write_text(json.dumps(outcome), "utf-8")
+
+
+def _outcome(folder: Path) -> dict[str, Any]:
+    import bnfold
+
+    job = json.loads((folder / "job.json").read_text("utf-8"))
+    try:
+        return _convert(folder, job)
+    except bnfold.BnfoldError as error:
+        return {"kind": "refused", "code": error.code, "message": str(error), "hint": error.hint}
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return {"kind": "storage", "message": error.strerror or str(error)}
+        if error.errno == errno.EFBIG:
+            return {"kind": "file-size"}
+        if error.errno == errno.ENOMEM:
+            return {"kind": "memory"}
+        return _defect(error)
+    except Exception as error:  # whatever it is, the service must tell it
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+            return {"kind": "memory"}
+        return _defect(error)
+
+
+def _defect(error: Exception) -> dict[str, Any]:
+    traceback.print_exc()
+    return {"kind": "defect", "message": type(error).__name__}
+
+
+def _convert(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    import bnfold
+    from service.session import UnrunnableError, open_session, signature_of
+
+    told = dict(job["options"])
+    architecture = folder / "architecture" / "architecture.json"
+    options = bnfold.Options(
+        inputs=tuple(told.get("inputs", ())),
+        outputs=tuple(told.get("outputs", ())),
+        set_values=told.get("set", {}),
+        signature=told.get("signature"),
+        architecture=architecture if architecture.exists() else None,
+        opset=told.get("opset"),
+        fold=told.get("fold", "all"),
+        keep=tuple(told.get("keep", ())),
+        verify=told.get("verify"),
+        seed=told.get("seed", 0),
+    )
+    conversion = bnfold.convert(Path(job["upload"]), options)
+    written = conversion.save(folder / "out" / "model.onnx")
+    (folder / "out" / "report.json").write_text(conversion.report.to_json(), "utf-8")
+    strays = sorted(path.name for path in (folder / "out").iterdir() if path.name not in {"model.onnx", "report.json"})
+    if strays or written.name != "model.onnx":
+        return {"kind": "file-size"}  # a model beyond 2 GiB is several files
+    try:
+        inputs, outputs = signature_of(open_session(written, 1))
+    except UnrunnableError as error:
+        return {"kind": "done", "unrunnable": str(error), "inputs": [], "outputs": []}
+    return {
+        "kind": "done",
+        "unrunnable": "",
+        "inputs": [{"name": s.name, "datatype": s.datatype, "shape": s.shape} for s in inputs],
+        "outputs": [{"name": s.name, "datatype": s.datatype, "shape": s.shape} for s in outputs],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""What can go wrong with a request, and the body that says so: ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from starlette.responses import JSONResponse
+
+from bnfold import BnfoldError
+
+__all__ = [
+    "CrashedError",
+    "InternalError",
+    "LengthRequiredError",
+    "LimitError",
+    "MalformedError",
+    "MethodError",
+    "NotFoundError",
+    "NotRunnableError",
+    "QueueFullError",
+    "RefusedError",
+    "ServiceError",
+    "SlowUploadError",
+    "StorageError",
+    "TensorError",
+    "TimeLimitError",
+    "TooLargeError",
+    "UnsupportedMediaError",
+    "problem",
+]
+
+
+class ServiceError(BnfoldError):
+    """A request that is answered with a problem.
+
+    Attributes:
+        status: The HTTP status of the answer.
+        members: Members of the body beyond those of every problem, for example the limit that was exceeded.
+        headers: Headers of the answer.
+    """
+
+    code = "service"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str,
+        members: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.members = dict(members or {})
+        self.headers = dict(headers or {})
+
+
+class MalformedError(ServiceError):
+    """The request is not of the form that the endpoint takes."""
+
+    code = "malformed"
+    status = 400
+
+
+class TensorError(ServiceError):
+    """The tensors of an inference request are not those that the model takes."""
+
+    code = "tensor"
+    status = 400
+
+
+class NotFoundError(ServiceError):
+    """There is no such model, or no such page."""
+
+    code = "not-found"
+    status = 404
+
+
+class MethodError(ServiceError):
+    """The endpoint exists and does not take this method."""
+
+    code = "method"
+    status = 405
+
+
+class SlowUploadError(ServiceError):
+    """The request took too long to arrive."""
+
+    code = "slow-upload"
+    status = 408
+
+
+class LengthRequiredError(ServiceError):
+    """The request says neither how long its body is, nor that it comes in chunks."""
+
+    code = "length-required"
+    status = 411
+
+
+class TooLargeError(ServiceError):
+    """The request is larger than what is taken; the body names the limit in bytes."""
+
+    code = "too-large"
+    status = 413
+
+
+class UnsupportedMediaError(ServiceError):
+    """The request is of another media type than the endpoint takes."""
+
+    code = "unsupported-media"
+    status = 415
+
+
+class LimitError(ServiceError):
+    """The conversion took more memory or larger files than a conversion is given."""
+
+    code = "limit"
+    status = 422
+
+
+class NotRunnableError(ServiceError):
+    """The model is kept, and onnxruntime cannot run it."""
+
+    code = "not-runnable"
+    status = 422
+
+
+class QueueFullError(ServiceError):
+    """As much is waiting as may wait; the answer says when to try again."""
+
+    code = "queue-full"
+    status = 503
+
+
+class CrashedError(ServiceError):
+    """The process that did the work died."""
+
+    code = "crashed"
+    status = 500
+
+
+class InternalError(ServiceError):
+    """A defect of bnfold."""
+
+    code = "internal"
+    status = 500
+
+
+class TimeLimitError(ServiceError):
+    """The work took longer than it is given."""
+
+    code = "time-limit"
+    status = 504
+
+
+class StorageError(ServiceError):
+    """The store cannot be written, for example because the disk is full."""
+
+    code = "storage"
+    status = 507
+
+
+class RefusedError(ServiceError):
+    """The model is refused, with the code, message and hint that the command line has for it."""
+
+    code = "refused"
+    status = 422
+
+    _STATUS: ClassVar[Mapping[str, int]] = {"unknown-format": 415, "parity": 409, "inconclusive": 409}
+
+    def __init__(self, message: str, *, hint: str, refusal: str) -> None:
+        super().__init__(message, hint=hint)
+        self.refusal = refusal
+
+    @property
+    def answered_with(self) -> int:
+        """The HTTP status that goes with what the model was refused for."""
+        return self._STATUS.get(self.refusal, self.status)
+
+
+def problem(error: ServiceError, *, inference: bool = False) -> JSONResponse:
+    """Return the answer that tells an error.
+
+    Args:
+        error: What went wrong.
+        inference: Whether the client speaks the Open Inference Protocol, whose clients read only the string ``error``.
+    """
+    status, code = error.status, error.code
+    if isinstance(error, RefusedError):
+        status, code = error.answered_with, error.refusal
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": str(error),
+        "code": code,
+        "hint": error.hint,
+        **error.members,
+    }
+    if inference:
+        body["error"] = f"{error}. {error.hint}"
+    return JSONResponse(body, status_code=status, headers=error.headers, media_type="application/problem+json")

@@ -1,0 +1,54 @@
+"""Whether the service is there, and whether it can work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+import bnfold
+from service.state import state_of
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """Say which version is there, and whether it can work: 503 where the store cannot be written."""
+    ready = await _ready(request)
+    body: dict[str, Any] = {"live": True, "ready": ready, "version": bnfold.__version__}
+    return JSONResponse(body, status_code=200 if ready else 503)
+
+
+@router.get("/livez")
+@router.get("/v2/health/live")
+async def live() -> Response:
+    """Say that the service is there."""
+    return JSONResponse({"live": True})
+
+
+@router.get("/readyz")
+@router.get("/v2/health/ready")
+async def ready(request: Request) -> Response:
+    """Say whether the service can work: 503 where the store cannot be written."""
+    can_work = await _ready(request)
+    return JSONResponse({"ready": can_work, "live": True}, status_code=200 if can_work else 503)
+
+
+async def _ready(request: Request) -> bool:
+    store = state_of(request).store
+
+    def write() -> bool:
+        try:
+            folder = store.aside()
+            (folder / "here").write_bytes(b"x")
+        except OSError:
+            return False
+        store.discard(folder)
+        return True
+
+    return await asyncio.to_thread(write)

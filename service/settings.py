@@ -1,0 +1,126 @@
+"""Everything that can be set, as one table: environment variables that begin with ``BNFOLD_``."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ByteSize, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["PREFIX", "Settings", "UnusableSettingsError", "is_loopback", "read_settings", "unknown_names"]
+
+PREFIX = "BNFOLD_"
+
+_MIB = 2**20
+_GIB = 2**30
+
+
+class Settings(BaseSettings):
+    """The settings of the service, read from the environment. Sizes are bytes, or have a unit: ``512MiB``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 takes a free one and prints it.")
+    expose: bool = Field(
+        default=False,
+        description="Whether `BNFOLD_HOST` may be an address that other machines reach. "
+        "Nobody is asked for a key: put something in front that does.",
+    )
+    store: Path = Field(
+        Path("store"), description="The folder that keeps folded models. One service uses it at a time."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged, to standard error."
+    )
+    stop_seconds: int = Field(30, ge=0, description="How long requests that run may go on after SIGTERM.")
+
+    upload_size: ByteSize = Field(ByteSize(512 * _MIB), gt=0, description="The largest request that `/fold` takes.")
+    upload_seconds: float = Field(300, gt=0, description="How long an upload may take.")
+
+    jobs: int = Field(2, ge=1, description="How many conversions run at a time, each in a process of its own.")
+    queue: int = Field(
+        16,
+        ge=0,
+        description="How many more requests to `/fold` may wait; beyond that the answer is 503 with `Retry-After`.",
+    )
+    job_seconds: float = Field(
+        300, gt=0, description="How long one conversion may take, by the clock and in CPU time per core."
+    )
+    job_memory: ByteSize = Field(
+        ByteSize(16 * _GIB),
+        gt=0,
+        description="Address space of one conversion. TensorFlow reserves several times what it uses.",
+    )
+    job_file_size: ByteSize = Field(
+        ByteSize(2 * _GIB), gt=0, description="The largest file that a conversion may write."
+    )
+
+    infer_size: ByteSize = Field(ByteSize(64 * _MIB), gt=0, description="The largest request that `infer` takes.")
+    infer_seconds: float = Field(
+        30, gt=0, description="How long one inference may take, with waiting; a runner that takes longer is stopped."
+    )
+    infer_queue: int = Field(
+        64, ge=0, description="How many requests may wait for one model; beyond that the answer is 503."
+    )
+    runners: int = Field(4, ge=1, description="How many models are kept loaded, each in a process of its own.")
+    runner_memory: ByteSize = Field(ByteSize(8 * _GIB), gt=0, description="Address space of one runner.")
+    runner_threads: int = Field(0, ge=0, description="Threads that one inference may use; 0 means one for each core.")
+
+
+class UnusableSettingsError(Exception):
+    """What is set cannot be used; the text says which setting, and what to do."""
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        UnusableSettingsError: If a value cannot be used, or would open the service to other machines unasked.
+    """
+    environment = os.environ if environment is None else environment
+    told = {
+        name: environment[PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if environment.get(PREFIX + name.upper(), "") != ""
+    }
+    try:
+        settings = Settings.model_validate(told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise UnusableSettingsError(
+            f"{name} cannot be {first['input']!r}: {first['msg']}\n  hint: docs/settings.md lists what can be set."
+        ) from error
+    if not is_loopback(settings.host) and not settings.expose:
+        raise UnusableSettingsError(
+            f"{PREFIX}HOST is {settings.host}, which other machines can reach, and nobody would be asked for a key\n"
+            f"  hint: Set {PREFIX}EXPOSE=true if that is what you want, and let a proxy ask who is there."
+        )
+    return settings
+
+
+def unknown_names(environment: Mapping[str, str]) -> list[str]:
+    """Return a sentence about each variable that looks like a setting and is none."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    said = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            said.append(f"{name} is no setting and is ignored" + (f": did you mean {close[0]}?" if close else ""))
+    return said
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only programs on this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,362 @@
+"""Children and the service itself are killed, stopped and kept waiting: nothing half-written, and the next request works."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.service.server import Server, conv_model, post, serving, wait_for
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service whose children are killed."""
+    with serving(tmp_path_factory.mktemp("kills"), jobs="1", queue="1", infer_seconds="3") as server:
+        yield server
+
+
+@pytest.fixture
+def crew() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def _whole(store: Path) -> int:
+    """Check that every kept model is whole, and return how many there are."""
+    folders = list((store / "models").iterdir())
+    for folder in folders:
+        assert sorted(path.name for path in (folder / "1").iterdir()) == ["card.json", "model.onnx", "report.json"]
+        card = json.loads((folder / "1" / "card.json").read_bytes())
+        assert hashlib.sha256((folder / "1" / "model.onnx").read_bytes()).hexdigest() == card["sha256"]
+        assert json.loads((folder / "1" / "report.json").read_bytes())["schema"] == "bnfold-report/1"
+    return len(folders)
+
+
+def test_a_conversion_runs_apart_from_the_service(own: Server, crew: ThreadPoolExecutor) -> None:
+    with own.client() as client:
+        answer = crew.submit(post, client, conv_model(20))
+        child = own.held_child()
+        try:
+            about = Path(f"/proc/{child}")
+            environment = (about / "environ").read_bytes()
+            assert b"A_SECRET" not in environment
+            assert b"BNFOLD_" not in environment
+            folder = (about / "cwd").resolve()
+            assert folder.parent.parent == own.store / "aside"
+            assert [path.name for path in folder.iterdir()] == ["network.onnx"]
+            assert os.getsid(child) == child != os.getsid(own.process.pid)
+            assert (about / "fd" / "0").resolve() == Path(os.devnull)
+            opened = {(about / "fd" / name).resolve() for name in os.listdir(about / "fd")}  # noqa: PTH208
+            assert own.store / "lock" not in opened
+        finally:
+            os.kill(child, signal.SIGCONT)
+        assert answer.result().status_code == 200
+
+
+def test_a_conversion_has_limits(own: Server, crew: ThreadPoolExecutor) -> None:
+    with own.client() as client:
+        answer = crew.submit(post, client, conv_model(21))
+        child = wait_for(lambda: own.children("service.child"))[0]
+        limits = Path(f"/proc/{child}/limits")
+        wait_for(lambda: "17179869184" in limits.read_text(), 5)
+        told = {line[:26].strip(): line[26:].split()[1] for line in limits.read_text().splitlines()[1:]}
+        assert told["Max address space"] == str(16 * 2**30)
+        assert told["Max core file size"] == "0"
+        assert told["Max file size"] == str(2 * 2**30)
+        assert told["Max cpu time"] != "unlimited"
+        assert answer.result().status_code == 200
+
+
+def test_a_conversion_that_is_killed_is_told_and_can_be_tried_again(own: Server, crew: ThreadPoolExecutor) -> None:
+    with own.client() as client:
+        answer = crew.submit(post, client, conv_model(22))
+        os.kill(own.held_child(), signal.SIGKILL)
+        told = answer.result()
+        assert told.status_code == 500
+        assert told.json()["code"] == "crashed"
+        assert told.json()["detail"] == "the conversion was killed by signal 9 (SIGKILL) before it ended"
+        assert client.get("/health").status_code == 200
+        wait_for(lambda: own.aside() == [])
+        assert post(client, conv_model(22)).json()["cached"] is False
+
+
+def test_when_the_queue_is_full_the_next_is_told_to_come_again(own: Server, crew: ThreadPoolExecutor) -> None:
+    with own.client() as client:
+        first = crew.submit(post, client, conv_model(23))
+        child = own.held_child()
+        second = crew.submit(post, client, conv_model(24))
+        wait_for(lambda: len(own.aside()) == 2)
+        third = post(client, conv_model(25))
+        assert (third.status_code, third.json()["code"], third.headers["retry-after"]) == (503, "queue-full", "5")
+        assert third.json()["detail"] == "2 conversions run or wait, and no more are taken"
+        assert own.children("service.child") == [child]
+        os.kill(child, signal.SIGCONT)
+        assert [first.result().status_code, second.result().status_code] == [200, 200]
+        assert post(client, conv_model(25)).status_code == 200
+
+
+def test_the_same_twice_at_once_is_one_conversion(own: Server, crew: ThreadPoolExecutor) -> None:
+    with own.client() as client:
+        first = crew.submit(post, client, conv_model(26))
+        child = own.held_child()
+        second = crew.submit(post, client, conv_model(26))
+        wait_for(lambda: len(list((own.store / "aside").glob("*/upload"))) == 2 or None, 5)
+        wait_for(lambda: len(list((own.store / "aside").glob("*/upload"))) == 1 or None, 5)
+        assert own.children("service.child") == [child]
+        os.kill(child, signal.SIGCONT)
+        assert first.result().json() == second.result().json()
+
+
+def _begin(server: Server, content: bytes) -> socket.socket:
+    """Post a model by hand, and return the connection without reading the answer."""
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="model"; filename="m.onnx"\r\n\r\n' + content + b"\r\n--b--\r\n"
+    )
+    where = urlsplit(server.url)
+    connection = socket.create_connection((where.hostname, where.port))
+    head = f"POST /fold HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}"
+    connection.sendall(f"{head}\r\n\r\n".encode() + body)
+    return connection
+
+
+def test_a_client_that_leaves_takes_its_conversion_along(own: Server) -> None:
+    connection = _begin(own, conv_model(27))
+    own.held_child()
+    connection.close()
+    wait_for(lambda: not own.children("service.child"), 5)
+    wait_for(lambda: own.aside() == [], 5)
+    with own.client() as client:
+        assert post(client, conv_model(27)).json()["cached"] is False
+
+
+def test_a_conversion_goes_on_while_somebody_still_waits_for_it(own: Server, crew: ThreadPoolExecutor) -> None:
+    connection = _begin(own, conv_model(28))
+    child = own.held_child()
+    with own.client() as client:
+        answer = crew.submit(post, client, conv_model(28), "m.onnx")
+        wait_for(lambda: len(list((own.store / "aside").glob("*/upload"))) == 2 or None, 5)
+        wait_for(lambda: len(list((own.store / "aside").glob("*/upload"))) == 1 or None, 5)
+        connection.close()
+        time.sleep(0.3)
+        assert own.children("service.child") == [child]
+        os.kill(child, signal.SIGCONT)
+        assert answer.result().status_code == 200
+
+
+def test_a_client_that_leaves_while_it_uploads_leaves_nothing(own: Server) -> None:
+    where = urlsplit(own.url)
+    connection = socket.create_connection((where.hostname, where.port))
+    head = "POST /fold HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 100000\r\n\r\n"
+    connection.sendall(head.encode() + b"--b\r\n")
+    wait_for(lambda: len(own.aside()) == 1, 5)
+    connection.close()
+    wait_for(lambda: own.aside() == [], 5)
+
+
+def test_a_conversion_that_takes_too_long_is_stopped(store: Path) -> None:
+    with serving(store, job_seconds="0.2") as server, server.client() as client:
+        started = time.monotonic()
+        answer = post(client, conv_model(1))
+        assert time.monotonic() - started < 5
+        assert (answer.status_code, answer.json()["code"]) == (504, "time-limit")
+        assert answer.json()["detail"] == "the conversion took longer than 0.2 s and was stopped"
+        assert server.children("service.child") == []
+        wait_for(lambda: server.aside() == [])
+
+
+def test_a_conversion_without_memory_is_told_and_not_kept(store: Path) -> None:
+    expand = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[1,4,4] x) => (float[n,4,4] y) <int64[3] big = {20000000, 4, 4}> { y = Expand(x, big) }"""
+    import onnx
+
+    content: bytes = onnx.parser.parse_model(expand).SerializeToString()
+    with serving(store, job_memory="1GiB") as server, server.client() as client:
+        answer = post(client, content)
+        assert (answer.status_code, answer.json()["code"]) == (422, "limit"), answer.text
+        assert answer.json()["detail"] == "the conversion takes more memory than the 1073741824 bytes it is given"
+        assert list((store / "models").iterdir()) == []
+
+
+def test_when_the_service_is_killed_its_children_die_and_nothing_is_left(store: Path, crew: ThreadPoolExecutor) -> None:
+    with serving(store) as server, server.client() as client:
+        name = post(client, conv_model(30)).json()["name"]
+        body = json.dumps({"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0.5] * 192}]})
+        assert client.post(f"/v2/models/{name}/infer", content=body).status_code == 200
+        answer = crew.submit(post, client, conv_model(31))
+        children = [server.held_child(), *server.children("service.runner")]
+        assert len(children) == 2
+        server.kill()
+        assert isinstance(answer.exception(), Exception)
+        wait_for(lambda: all(_is_gone(child) for child in children), 5)
+        assert _whole(store) == 1
+        assert len(list((store / "aside").iterdir())) > 0
+    with serving(store) as server, server.client() as client:
+        assert list((store / "aside").iterdir()) == []
+        assert post(client, conv_model(30)).json()["cached"] is True
+        assert post(client, conv_model(31)).json()["cached"] is False
+        assert client.post(f"/v2/models/{name}/infer", content=body).status_code == 200
+        assert _whole(store) == 2
+
+
+def _is_gone(child: int) -> bool:
+    try:
+        return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_kills_at_any_moment_leave_only_whole_models(store: Path, crew: ThreadPoolExecutor) -> None:
+    kept = 0
+    for number, delay in enumerate((0.02, 0.35, 0.42, 0.5, 0.6, 0.8)):
+        with serving(store, jobs="2") as server, server.client() as client:
+            posts = [crew.submit(post, client, conv_model(100 + 2 * number + k), verify="off") for k in (0, 1)]
+            time.sleep(delay)
+            server.kill()
+            done = [answer.result() for answer in posts if answer.exception() is None]
+        found = _whole(store)
+        assert found >= kept + len(done)
+        kept = found
+    with serving(store) as server, server.client() as client:
+        listed = client.get("/models").json()["models"]
+        assert len(listed) == kept
+        assert post(client, conv_model(100), verify="off").status_code == 200
+
+
+def test_one_store_belongs_to_one_service(own: Server) -> None:
+    with pytest.raises(AssertionError), serving(own.store):
+        pass
+
+
+def test_sigterm_lets_a_conversion_end(store: Path, crew: ThreadPoolExecutor) -> None:
+    with serving(store) as server, server.client() as client:
+        answer = crew.submit(post, client, conv_model(40))
+        child = server.held_child()
+        server.process.terminate()
+        time.sleep(0.5)
+        os.kill(child, signal.SIGCONT)
+        assert answer.result().status_code == 200
+        assert server.process.wait(timeout=20) == 0
+        assert list((store / "aside").iterdir()) == []
+
+
+def test_sigterm_stops_what_does_not_end(store: Path, crew: ThreadPoolExecutor) -> None:
+    with serving(store, stop_seconds="1") as server, server.client() as client:
+        answer = crew.submit(post, client, conv_model(41))
+        child = server.held_child()
+        server.process.terminate()
+        assert server.process.wait(timeout=20) == 0
+        assert _is_gone(child)
+        assert answer.exception() is not None or answer.result().status_code >= 500
+        assert _whole(store) == 0
+
+
+def _question() -> str:
+    return json.dumps({"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0.5] * 192}]})
+
+
+@pytest.fixture(scope="module")
+def link(own: Server) -> str:
+    with own.client() as client:
+        return str(post(client, conv_model(50)).json()["links"]["infer"])
+
+
+def test_a_runner_that_died_is_started_again(own: Server, link: str) -> None:
+    with own.client() as client:
+        first = client.post(link, content=_question())
+        assert first.status_code == 200
+        (runner,) = own.children("service.runner")
+        assert client.post(link, content=_question()).json() == first.json()
+        assert own.children("service.runner") == [runner]
+        os.kill(runner, signal.SIGKILL)
+        assert client.post(link, content=_question()).json() == first.json()
+        assert own.children("service.runner") not in ([], [runner])
+
+
+def test_a_runner_that_dies_at_work_is_asked_again(own: Server, link: str, crew: ThreadPoolExecutor) -> None:
+    with own.client() as client:
+        first = client.post(link, content=_question()).json()
+        (runner,) = own.children("service.runner")
+        os.kill(runner, signal.SIGSTOP)
+        answer = crew.submit(client.post, link, content=_question())
+        time.sleep(0.3)
+        os.kill(runner, signal.SIGKILL)
+        assert answer.result().json() == first
+
+
+def test_a_runner_that_takes_too_long_is_replaced(own: Server, link: str) -> None:
+    with own.client() as client:
+        assert client.post(link, content=_question()).status_code == 200
+        (runner,) = own.children("service.runner")
+        os.kill(runner, signal.SIGSTOP)
+        answer = client.post(link, content=_question())
+        assert answer.status_code == 504
+        assert answer.json()["error"].startswith("the inference took longer than 3 s. ")
+        assert client.post(link, content=_question()).status_code == 200
+        assert runner not in own.children("service.runner")
+
+
+def test_only_so_many_models_stay_loaded(store: Path) -> None:
+    with serving(store, runners="2") as server, server.client() as client:
+        links = [post(client, conv_model(seed), verify="off").json()["links"]["infer"] for seed in (60, 61, 62)]
+        for link in (*links, *links):
+            assert client.post(link, content=_question()).status_code == 200
+            assert len(server.children("service.runner")) <= 2
+
+
+def test_the_service_says_why_it_does_not_start(store: Path, tmp_path: Path) -> None:
+    import sys
+
+    def start(**settings: str) -> tuple[int, str]:
+        environment = {**os.environ, "BNFOLD_STORE": str(store), "BNFOLD_PORT": "0", **settings}
+        done = subprocess.run(
+            [sys.executable, "-m", "service"], env=environment, check=False, capture_output=True, text=True, timeout=30
+        )
+        return done.returncode, done.stderr
+
+    assert start(BNFOLD_HOST="0.0.0.0") == (
+        2,
+        "error[settings]: BNFOLD_HOST is 0.0.0.0, which other machines can reach, and nobody would be asked for a key\n"
+        "  hint: Set BNFOLD_EXPOSE=true if that is what you want, and let a proxy ask who is there.\n",
+    )
+    code, said = start(BNFOLD_PORT="x")
+    assert (code, said.splitlines()[1]) == (2, "  hint: docs/settings.md lists what can be set.")
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = start(BNFOLD_PORT=str(port))
+    assert code == 2
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in said
+    (tmp_path / "file").write_bytes(b"")
+    code, said = start(BNFOLD_STORE=str(tmp_path / "file"))
+    assert (code, said.startswith("error[start]: ")) == (2, True)
+    with serving(store):
+        assert start() == (
+            2,
+            f"error[store]: another service uses the store {store}\n"
+            "  hint: Stop it, or give this one a store of its own with BNFOLD_STORE.\n",
+        )
+
+
+def test_a_connection_that_sends_nothing_keeps_nobody_waiting(own: Server) -> None:
+    where = urlsplit(own.url)
+    idle = [socket.create_connection((where.hostname, where.port)) for _ in range(50)]
+    connection = http.client.HTTPConnection(where.netloc, timeout=5)
+    connection.request("GET", "/health")
+    assert connection.getresponse().status == 200
+    connection.close()
+    for one in idle:
+        one.close()
