@@ -77,10 +77,10 @@ class Field:
         axis %= self.rank
         if any(other != axis for other in self.axes()) or self.shape[axis] not in (1, size):
             return None
-        return PerChannelAffine(
-            np.broadcast_to(self.scale.reshape(-1), (size,)).copy(),
-            np.broadcast_to(self.shift.reshape(-1), (size,)).copy(),
-        )
+        scale, shift = self.scale.reshape(-1), self.shift.reshape(-1)
+        if scale.size != size:
+            scale, shift = np.repeat(scale, size), np.repeat(shift, size)
+        return PerChannelAffine(scale, shift)
 
     def after(self, first: Field) -> Field:
         """Return the field that applies ``first`` and then this one."""

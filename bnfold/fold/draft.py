@@ -211,7 +211,8 @@ class Draft:
             bias = np.zeros(channels) if convolution else np.zeros(1)
         if node.op_type == "Gemm":
             bias = bias.reshape((1,) * (2 - bias.ndim) + bias.shape)
-        shape = node.shape(form.data) or ()
+        pads_itself = str(node.attributes.get("auto_pad", "")).startswith("SAME")
+        shape = (node.shape(form.data) if pads_itself else None) or ()
         return Linear(
             weight=weight.astype(np.float64),
             bias=bias.astype(np.float64),

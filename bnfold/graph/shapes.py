@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-__all__ = ["Dimension", "GraphPath", "Shape", "ValueType", "infer", "subgraphs"]
+__all__ = ["Dimension", "GraphPath", "LazyTypes", "Shape", "ValueType", "infer", "subgraphs"]
 
 Dimension = int | str | None
 Shape = tuple[Dimension, ...]
@@ -42,6 +42,20 @@ def subgraphs(graph: GraphProto) -> Iterator[tuple[tuple[int, str], GraphProto]]
             elif attribute.type == AttributeProto.GRAPHS:
                 for number, body in enumerate(attribute.graphs):
                     yield (index, f"{attribute.name}[{number}]"), body
+
+
+class LazyTypes:
+    """The types of a model's values, inferred when somebody first asks for one that a layer alone does not tell."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._model = model
+        self._types: Mapping[GraphPath, Mapping[str, ValueType]] | None = None
+
+    def get(self, path: GraphPath, default: Mapping[str, ValueType]) -> Mapping[str, ValueType]:
+        """Return the types of one graph's values."""
+        if self._types is None:
+            self._types = infer(self._model)
+        return self._types.get(path, default)
 
 
 def infer(model: ModelProto) -> Mapping[GraphPath, Mapping[str, ValueType]]:

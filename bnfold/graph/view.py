@@ -10,7 +10,7 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from bnfold.graph.constants import EVALUABLE, Constant, evaluate, tensor_value
-from bnfold.graph.shapes import GraphPath, Shape, ValueType, infer, subgraphs
+from bnfold.graph.shapes import GraphPath, LazyTypes, Shape, ValueType, subgraphs
 
 __all__ = ["STANDARD_DOMAINS", "GraphView", "NodeView", "outer_names", "views"]
 
@@ -46,6 +46,7 @@ class GraphView:
         outer: The graph around it, or None.
         producers: The index of the node that computes a value.
         consumers: The nodes that read a value, as ``(node index, input index)``, in order.
+        bodies: The graphs that stand in its nodes, each with its place.
         captured: Values that bodies of this graph's nodes read.
         outputs: The graph's outputs.
     """
@@ -55,11 +56,11 @@ class GraphView:
         model: ModelProto,
         graph: GraphProto,
         path: GraphPath,
-        types: Mapping[GraphPath, Mapping[str, ValueType]],
+        types: Mapping[GraphPath, Mapping[str, ValueType]] | LazyTypes,
         outer: GraphView | None = None,
     ) -> None:
         self.graph, self.path, self.outer = graph, path, outer
-        self._types = types.get(path, {})
+        self._types = types
         self.versions = {entry.domain: entry.version for entry in model.opset_import}
         self.producers: dict[str, int] = {}
         self.consumers: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -70,7 +71,8 @@ class GraphView:
             for position, name in enumerate(node.input):
                 if name:
                     self.consumers[name].append((index, position))
-        self.captured = {name for _place, body in subgraphs(graph) for name in outer_names(body)}
+        self.bodies = tuple(subgraphs(graph))
+        self.captured = {name for _place, body in self.bodies for name in outer_names(body)}
         self.outputs = {value.name for value in graph.output}
         self.inputs = {value.name for value in graph.input}
         self._initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
@@ -152,12 +154,21 @@ class GraphView:
 
     def type(self, name: str) -> ValueType:
         """Return what is known about a value's type."""
-        known = self._types.get(name)
+        tensor = self._initializers.get(name)
+        if tensor is not None:
+            return ValueType(tensor.data_type, tuple(tensor.dims))
+        known = self._types.get(self.path, {}).get(name)
         if known is not None:
             return known
         if self.outer is not None and name not in self.inputs and name not in self.producers:
             return self.outer.type(name)
         return ValueType()
+
+    def rank(self, name: str) -> int | None:
+        """Return how many axes a value has; a layer at either end of it tells without any inference."""
+        shape = self._shape_by_layers(name)
+        shape = self.type(name).shape if shape is None else shape
+        return None if shape is None else len(shape)
 
     def shape(self, name: str) -> Shape | None:
         """Return the shape of a value, with symbols and None where a dimension is not known; None without a rank.
@@ -259,12 +270,12 @@ class NodeView:
 
 def views(model: ModelProto) -> Iterator[GraphView]:
     """Yield a view of the main graph and of every body in it, outer ones first."""
-    types = infer(model)
+    types = LazyTypes(model)
     pending = [GraphView(model, model.graph, (), types)]
     while pending:
         view = pending.pop(0)
         yield view
-        for place, body in subgraphs(view.graph):
+        for place, body in view.bodies:
             pending.append(GraphView(model, body, (*view.path, place), types, view))
 
 

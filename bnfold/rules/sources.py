@@ -45,16 +45,13 @@ def _read_batch_norm(node: NodeView) -> Affine | Refusal:
     sizes = {parameter.shape for parameter in parameters}
     if len(sizes) != 1 or parameters[0].ndim != 1:
         return Refusal(Reason.CHANNEL_MISMATCH, f"the parameters of {node.name} have shapes {sorted(sizes)}")
-    shape = node.shape(0)
-    if shape is None:
+    rank = node.view.rank(node.proto.input[0])
+    if rank is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the input of {node.name} is not known")
-    (channels,) = parameters[0].shape
-    if len(shape) < 2 or (isinstance(shape[1], int) and shape[1] != channels):
-        return Refusal(
-            Reason.CHANNEL_MISMATCH, f"{node.name} has {channels} parameters for an input of shape {list(shape)}"
-        )
-    if node.integer("spatial", 1) == 0 and len(shape) > 2:
-        return Refusal(Reason.PER_ACTIVATION, f"{node.name} has spatial=0 over {len(shape)} axes")
+    if rank < 2:
+        return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} normalises a value with {rank} axes")
+    if node.integer("spatial", 1) == 0 and rank > 2:
+        return Refusal(Reason.PER_ACTIVATION, f"{node.name} has spatial=0 over {rank} axes")
     epsilon = node.number("epsilon", 1e-5)
     lowest = float((parameters[3] + epsilon).min())
     if not lowest > 0:
@@ -66,7 +63,7 @@ def _read_batch_norm(node: NodeView) -> Affine | Refusal:
         affine = PerChannelAffine.of_batch_norm(gamma, beta, mean, var, epsilon)
     except ValueError:
         return Refusal(Reason.NON_FINITE, f"scale or shift of {node.name} is not finite")
-    return Affine(0, Field.along_axis(affine, 1, len(shape)))
+    return Affine(0, Field.along_axis(affine, 1, rank))
 
 
 def _aligned(node: NodeView, constant: Float64Array, rank: int) -> Float64Array | None:
