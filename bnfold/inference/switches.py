@@ -26,8 +26,31 @@ _TYPES = {
 }
 _Candidate = tuple[str, str, tuple[Scalar, Scalar]]
 
-_NO_LAYERS = frozenset({"Add", "Div", "If", "Loop", "Mul", "Scan", "Sub"})
-"""What may read an array of numbers without being a layer: a constant affine is not missed."""
+_LAYERS = frozenset(
+    {
+        "BatchNormalization",
+        "Conv",
+        "ConvInteger",
+        "ConvTranspose",
+        "DeformConv",
+        "Einsum",
+        "GRU",
+        "Gather",
+        "Gemm",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LSTM",
+        "LayerNormalization",
+        "MatMul",
+        "MatMulInteger",
+        "PRelu",
+        "QLinearConv",
+        "QLinearMatMul",
+        "RMSNormalization",
+        "RNN",
+    }
+)
+"""What is a layer if it reads an array of numbers. A constant affine is none: branches may spell it differently."""
 
 
 def prove(program: Program) -> tuple[dict[str, Scalar], list[Change]]:
@@ -79,12 +102,12 @@ def _loses_layers(program: Program, lost: set[Place], kept: set[Place]) -> bool:
 def _weights(program: Program, place: Place, *, layers_only: bool = True) -> set[bytes]:
     """Return what identifies the constants that a layer reads, whatever they are called."""
     view, node = program.views[place[0]], program.node(place)
-    if layers_only and (standard(node) in _NO_LAYERS):
+    if layers_only and standard(node) and node.op_type not in _LAYERS:
         return set()
     found = set()
     for name in node.input:
         value = view.constant(name) if name else None
-        if value is not None and value.size > 1 and value.dtype.kind == "f":
+        if value is not None and value.size > 1:
             found.add(hashlib.sha256(repr(value.shape).encode() + value.tobytes()).digest())
     return found
 
