@@ -1,5 +1,18 @@
 """The command line: parse, call, print, exit code."""
 
-from bnfold.cli.root import main
+from __future__ import annotations
+
+import signal
+import sys
 
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Run the program on the command line of this process, and leave with its exit code."""
+    # Until the commands are read, and after they have ended, there is nothing to clean up: Ctrl-C just ends the process.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from bnfold.cli.root import run
+
+    sys.exit(run(sys.argv[1:]))

@@ -48,7 +48,10 @@ def fold(
     outputs = _outputs(sources, output, out_dir)
     read = [*sources, *([told["data"]] if told["data"] is not None else [])]
     if report is not None and len(sources) > 1:
-        raise usage(f"--report is for one input, and there are {len(sources)}", "Use: --format json, one line each")
+        raise usage(
+            f"--report is for one input, and there are {len(sources)}",
+            "Use: --format json, which prints one report a line.",
+        )
     if output == STDOUT:
         check_stdout(state.settings.format)
     options = chosen(state.settings, **told)
@@ -71,7 +74,7 @@ def _outputs(sources: tuple[Path, ...], output: Path | None, out_dir: Path | Non
     if (output is None) == (out_dir is None):
         raise usage(
             "give either --output or --out-dir",
-            "Say where to write: -o OUT.onnx for one input, --out-dir DIR for several",
+            "Say where to write: -o OUT.onnx for one input, --out-dir DIR for several.",
         )
     if output is not None:
         if len(sources) > 1:

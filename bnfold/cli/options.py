@@ -43,6 +43,7 @@ def _builder(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 def _apply(options: Iterable[Callable[[Command], Command]]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
+        """Give a command these options."""
         for option in reversed(list(options)):
             command = option(command)
         return command

@@ -20,7 +20,7 @@ from bnfold.cli.screen import shown_error
 from bnfold.cli.signals import came, stopping
 from bnfold.cli.verify import verify
 
-__all__ = ["main", "root", "run"]
+__all__ = ["root", "run"]
 
 _EPILOG = "Every command has its own help: bnfold convert --help"
 
@@ -34,11 +34,6 @@ def root() -> None:
 
 for _command in (convert, fold, inspect, verify, rules, explain):
     root.add_command(_command)
-
-
-def main() -> None:
-    """Run the program on the command line of this process, and leave with its exit code."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -75,6 +70,10 @@ def _told(error: BaseException, settings: Settings) -> int:
     printed = getattr(error, "framework_output", "")
     if settings.verbose and printed:
         shown_error(f"what the framework printed: {printed}", Settings(color=False))
+    try:
+        _flush()
+    except OSError:
+        _forget_stdout()
     shown_error(str(told), settings)
     return told.exit_code
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bnfold.cli.base import Settings
 
-__all__ = ["Progress", "console", "framework_output", "progress_line", "shown_error"]
+__all__ = ["Progress", "console", "framework_output", "progress_line", "shown_error", "to_reader"]
 
 Progress = Callable[[str, float | None], None]
 """Told the step that runs, and how much of it is done (0 to 1) where that is known."""
@@ -117,6 +117,21 @@ def progress_line(settings: Settings) -> Iterator[Progress | None]:
                 )
 
             yield tell
+
+
+@contextlib.contextmanager
+def to_reader() -> Iterator[None]:
+    """Name the stream in an error that is about it; that nobody listens any more is no error.
+
+    Raises:
+        OSError: If what is printed cannot be written, for example because it goes to a full disk.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), "standard output") from error
 
 
 def shown_error(text: str, settings: Settings | None = None) -> None:

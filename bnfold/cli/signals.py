@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 import types
 from collections.abc import Iterator
 
@@ -12,12 +13,18 @@ from bnfold.cli.exits import Stopped
 __all__ = ["came", "raise_if_stopped", "stopping"]
 
 _CAME: list[int] = []
+_ONE_KEYSTROKE = 0.5
+"""Seconds in which a second signal is the first one, passed on by a parent: it must not interrupt the cleaning up."""
+
+
+_LAST: list[float] = []
 
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
     """Take a termination for a Ctrl-C, so that what is written aside is removed before the program ends."""
     _CAME.clear()
+    _LAST.clear()
     before = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
@@ -47,5 +54,9 @@ def raise_if_stopped() -> None:
 
 
 def _stop(number: int, _frame: types.FrameType | None) -> None:
+    now = time.monotonic()
+    if _LAST and now - _LAST[-1] < _ONE_KEYSTROKE:
+        return
     _CAME.append(number)
+    _LAST.append(now)
     raise Stopped(number)

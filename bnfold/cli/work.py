@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bnfold.cli.destination import STDOUT
 from bnfold.cli.exits import one_line
-from bnfold.cli.screen import Progress, console, framework_output, progress_line
+from bnfold.cli.screen import Progress, console, framework_output, progress_line, to_reader
 from bnfold.cli.signals import raise_if_stopped
 
 if TYPE_CHECKING:
@@ -87,8 +87,9 @@ def run_conversion(job: Job, settings: Settings, *, compact: bool = False) -> No
     show(conversion.report, settings, to_stderr=to_stdout, written=written, compact=compact)
     conversion.require()
     if to_stdout:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        with to_reader():
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -116,7 +117,9 @@ def show(
         compact: One line, for one of many files.
     """
     if settings.format == "json":
-        sys.stdout.write(report.to_json(indent=None if compact else 2) + "\n")
+        with to_reader():
+            sys.stdout.write(report.to_json(indent=None if compact else 2) + "\n")
+            sys.stdout.flush()
         return
     if settings.quiet:
         return
@@ -129,4 +132,6 @@ def show(
         if written is not None and not brief:
             screen.print(f"  wrote {one_line(written)}", soft_wrap=True)
     # A table fills its last column with spaces, which are noise in a file.
-    screen.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    with to_reader():
+        screen.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        screen.file.flush()
