@@ -16,23 +16,21 @@ from bnfold.errors import MissingExtraError
 
 __all__ = ["quiet", "tensorflow", "tf2onnx"]
 
-_LOGGERS = ("tensorflow", "absl", "tf2onnx", "tf_keras", "keras")
-
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the guests' warnings and log lines away from the user while the block runs."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    root = logging.getLogger()
+    # tf2onnx writes to the root logger, which gives itself an output when it has none.
+    handlers, level = list(root.handlers), root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(level)
+        root.handlers[:] = handlers
 
 
 def tensorflow(name: str = "tensorflow") -> Any:  # a guest has no types of its own

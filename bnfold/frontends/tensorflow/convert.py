@@ -1,0 +1,67 @@
+"""The last step that all TensorFlow 1 programs have in common: a program and its values become what a frontend returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bnfold.frontends.loaded import Array, Loaded, Request, Runner
+from bnfold.frontends.tensorflow.inference_graph import in_inference_mode
+from bnfold.frontends.tensorflow.io_names import rename_io, specs_of
+from bnfold.frontends.tensorflow.net import Net
+from bnfold.frontends.tensorflow.stored import Stored
+from bnfold.frontends.tensorflow.to_onnx import to_onnx
+
+__all__ = ["loaded_from"]
+
+
+def loaded_from(
+    net: Net,
+    stored: Stored,
+    request: Request,
+    *,
+    artifact: str,
+    file_format: str,
+    framework: str,
+    description: str,
+    names: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Put a program in inference mode, convert it, and return it with what runs the original.
+
+    Args:
+        net: The whole program.
+        stored: The values that it was stored with.
+        request: What the user named.
+        artifact: What the program came in, for messages: ``"a frozen graph"``.
+        file_format: One of the names of ``sniff.Format``.
+        framework: What wrote it.
+        description: A short line for people.
+        names: What tensors are called in ONNX, by their names in the graph; the others keep theirs.
+    """
+    inference = in_inference_mode(net, stored, request, artifact)
+    model = to_onnx(inference.graph_def, inputs=inference.inputs, outputs=inference.outputs, opset=request.opset)
+    ends = {*inference.inputs, *inference.outputs}
+    chosen = {tensor: name for tensor, name in (names or {}).items() if tensor in ends}
+    if chosen:
+        rename_io(model, chosen)
+    return Loaded(
+        model=model,
+        format=file_format,
+        framework=framework,
+        description=description,
+        inputs=specs_of(model.graph.input),
+        outputs=specs_of(model.graph.output),
+        mode=inference.changes,
+        run=_renamed(inference.run, chosen),
+    )
+
+
+def _renamed(run: Runner, names: Mapping[str, str]) -> Runner:
+    if not names:
+        return run
+    tensors = {name: tensor for tensor, name in names.items()}
+
+    def renamed(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        found = run({tensors.get(name, name): value for name, value in feeds.items()})
+        return {names.get(tensor, tensor): value for tensor, value in found.items()}
+
+    return renamed

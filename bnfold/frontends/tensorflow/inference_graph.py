@@ -1,0 +1,303 @@
+"""A training program as a frozen graph in inference mode: mode inputs pinned, statistics moving, nothing random.
+
+Everything happens on the graph's messages, in the order of this module's one public function. What is found is found by
+what the graph computes, and each step says why it did what it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bnfold.errors import CorruptModelError, InferenceModeError, SignatureError
+from bnfold.frontends.loaded import ModeChange, Request, Runner
+from bnfold.frontends.tensorflow.batch_statistics import with_moving_averages
+from bnfold.frontends.tensorflow.dropout import dropouts, random_nodes
+from bnfold.frontends.tensorflow.variables import frozen, stored_values
+from bnfold.frontends.tensorflow.functions import both_branches, without_calls
+from bnfold.frontends.tensorflow.guests import tensorflow
+from bnfold.frontends.tensorflow.mode_inputs import given_values, pin_switches
+from bnfold.frontends.tensorflow.moving_variables import Search
+from bnfold.frontends.tensorflow.net import (
+    Net,
+    Ref,
+    Value,
+    attribute,
+    data_inputs,
+    dtype_of,
+    is_variable,
+    node_of,
+)
+from bnfold.frontends.tensorflow.original import runner
+from bnfold.frontends.tensorflow.outputs import named_tensors, predicted
+from bnfold.frontends.tensorflow.prune import needed, pruned
+from bnfold.frontends.tensorflow.reading import demand_harmless
+from bnfold.frontends.tensorflow.shapes import shapes_of
+from bnfold.frontends.tensorflow.stored import Stored
+
+__all__ = ["Inference", "in_inference_mode"]
+
+_PIPELINES = ("IteratorGetNext", "QueueDequeue", "OneShotIterator")
+_THROUGH = frozenset({"Print", "CheckNumerics", "CheckNumericsV2", "PreventGradient", "EnsureShape"})
+_AVERAGE = "/ExponentialMovingAverage"
+_LONGEST_LIST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A graph in inference mode.
+
+    Attributes:
+        graph_def: The graph: frozen, cut to what the outputs need.
+        inputs: The tensors to feed.
+        outputs: The tensors to compute.
+        changes: What was done, with the proofs.
+        run: Runs the original program by tensor names.
+    """
+
+    graph_def: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    changes: tuple[ModeChange, ...]
+    run: Runner
+
+
+def in_inference_mode(net: Net, stored: Stored, request: Request, what: str) -> Inference:
+    """Put a program in inference mode and freeze it.
+
+    Args:
+        net: The whole program, as it was read.
+        stored: The values of its variables, and whatever else is stored with it.
+        request: What the user named: inputs, outputs, values of mode inputs.
+        what: What the program came in, for messages: ``"a frozen graph"``.
+
+    Raises:
+        SignatureError: If outputs or inputs are ambiguous or do not exist.
+        InferenceModeError: If no value of a mode input means inference, moving statistics are missing, or random
+            numbers are left.
+        UnsupportedOpError: If an operation may do harm.
+        CorruptModelError: If values or nodes are missing.
+    """
+    whole = without_calls(net)
+    outputs = named_tensors(whole, request.outputs, "--outputs") if request.outputs else predicted(whole, what)
+    whole = _with_inputs(whole, outputs, request)
+    program = whole.cut(needed(whole, outputs))
+    demand_harmless(program.graph_def())
+    given = given_values(whole, request.set_values)
+    scalars = _scalars(program, stored)
+    switches = pin_switches(program, outputs, given, scalars)
+    chosen, dropped = _pin_dropout(pruned(program, outputs, switches.pinned), switches.pinned)
+    fed = {**switches.pinned, **chosen}
+    changes = [*switches.changes, *dropped]
+
+    live = pruned(program, outputs, fed)
+    live, faithful, removed = _without_dropout(live)
+    changes += removed
+    live, averaged = with_moving_averages(live, outputs, Search(both_branches(whole), stored))
+    faithful = faithful and not averaged
+    changes += averaged
+    live = live.cut(needed(live, outputs))
+    _demand_determined(live)
+    variables = stored_values(live, stored)
+    changes += _averaged_weights(variables, stored)
+
+    final = _settled(pruned(frozen(live, outputs, variables), outputs, {}))
+    inputs = _inputs(final, request)
+    graph_def = final.graph_def()
+    demand_harmless(graph_def)
+    names = tuple(f"{name}:{port}" for name, port in outputs)
+    run, changes = _run(net, live, stored, variables, fed, inputs, outputs, changes, faithful=faithful)
+    return Inference(graph_def, tuple(f"{name}:0" for name in inputs), names, tuple(changes), run)
+
+
+def _with_inputs(net: Net, outputs: Sequence[Ref], request: Request) -> Net:
+    """Return the net with placeholders for the tensors that the user feeds, and for what input pipelines bring."""
+    result = net.copy()
+    aliases: dict[Ref, Ref] = {}
+    wanted = named_tensors(net, request.inputs, "--inputs") if request.inputs else []
+    pipelines = [node for name in needed(net, outputs) if (node := net.nodes[name]).op.startswith(_PIPELINES)]
+    readers = net.consumers()
+    for node in pipelines:
+        ports = {data_inputs(net.nodes[reader])[position][1] for reader, position in readers.get(node.name, ())}
+        wanted += [(node.name, port) for port in sorted(ports) if (node.name, port) not in wanted]
+    shapes = shapes_of(net.cut(net.ancestors([name for name, _ in wanted]))) if wanted else {}
+    for name, port in wanted:
+        node = net.nodes[name]
+        if node.op in ("Placeholder", "PlaceholderWithDefault"):
+            continue
+        new = name if port == 0 else f"{name}_{port}"
+        placeholder = node_of("Placeholder", new, [], dtype=dtype_of(node, port))
+        shape = shapes.get((name, port))
+        placeholder.attr["shape"].shape.unknown_rank = shape is None
+        for size in shape or ():
+            placeholder.attr["shape"].shape.dim.add(size=-1 if size is None else size)
+        result.nodes[new] = placeholder
+        if port:
+            aliases[name, port] = (new, 0)
+    return result.rewired(aliases)
+
+
+def _scalars(net: Net, stored: Stored) -> dict[str, Value]:
+    """Return the values of variables that hold a single number: some programs keep their mode in one."""
+    found: dict[str, Value] = {}
+    for node in net.nodes.values():
+        if is_variable(node) and (name := stored.name_of(node.name)) is not None and not stored.shapes[name]:
+            found[node.name] = np.asarray(stored.read(name))
+    return found
+
+
+def _pin_dropout(net: Net, pinned: Mapping[Ref, Value]) -> tuple[dict[Ref, Value], list[ModeChange]]:
+    """Find the inputs that probabilities of dropout are computed from, and the values that keep everything."""
+    found: dict[Ref, Value] = {}
+    counts: dict[Ref, int] = {}
+    for dropout in dropouts(net):
+        if dropout.fed is None:
+            continue
+        leaf = _only_leaf(net, dropout.fed)
+        if leaf is None or leaf in pinned:
+            continue
+        counts[leaf] = counts.get(leaf, 0) + 1
+        node = net.nodes[leaf[0]]
+        dtype = tensorflow().as_dtype(dtype_of(node)).as_numpy_dtype
+        for number in (1.0, 0.0):
+            trial = pruned(net, [dropout.result], {leaf: np.array(number, dtype)})
+            if any(other.result == dropout.result and other.keep == 1 for other in dropouts(trial)):
+                found.setdefault(leaf, np.array(number, dtype))
+                break
+    changes = [
+        ModeChange(
+            "dropout",
+            leaf[0],
+            f"{tensorflow().as_dtype(dtype_of(net.nodes[leaf[0]])).name} placeholder",
+            str(value.item()),
+            f"with this value {counts[leaf]} dropout{'s keep' if counts[leaf] != 1 else ' keeps'} every element",
+        )
+        for leaf, value in found.items()
+    ]
+    return found, changes
+
+
+def _only_leaf(net: Net, ref: Ref) -> Ref | None:
+    """Return the one placeholder that a tensor is computed from; None where there are several, or none."""
+    leaves = [
+        name
+        for name in net.ancestors([ref[0]])
+        if net.nodes[name].op in ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+    ]
+    return (leaves[0], 0) if len(leaves) == 1 else None
+
+
+def _without_dropout(net: Net) -> tuple[Net, bool, list[ModeChange]]:
+    """Return the net with copies in the place of dropouts, and whether none of them would have dropped anything."""
+    result = net.copy()
+    changes: list[ModeChange] = []
+    faithful = True
+    for dropout in dropouts(net):
+        node = net.nodes[dropout.result[0]]
+        result.nodes[node.name] = node_of("Identity", node.name, [dropout.source], T=dtype_of(node))
+        if dropout.keep != 1:
+            faithful = False
+            keeps = "an unknown part" if dropout.keep is None else f"{dropout.keep:.6g} of its elements"
+            before = f"dropout that keeps {keeps}" if dropout.keep != 0 else "noise of a constant size"
+            changes.append(ModeChange("dropout", node.name, before, "identity", f"{dropout.random} drew its numbers"))
+    return result, faithful, changes
+
+
+def _demand_determined(net: Net) -> None:
+    left = random_nodes(net)
+    if left:
+        listed = ", ".join(left[:_LONGEST_LIST])
+        raise InferenceModeError(
+            f"{len(left)} random operation{'s are' if len(left) > 1 else ' is'} left that no dropout explains: {listed}",
+            hint="Name outputs in front of them, or pin the input that switches them off with --set name=value.",
+        )
+
+
+def _averaged_weights(variables: Mapping[str, Value], stored: Stored) -> list[ModeChange]:
+    """Say that averaged weights exist: the program's own graph reads the plain ones, and so do we."""
+    averaged = [name for name in variables if f"{name}{_AVERAGE}" in stored.shapes]
+    if not averaged:
+        return []
+    return [
+        ModeChange(
+            "averaged-weights",
+            f"{len(averaged)} variables",
+            f"with an average in {stored.place}",
+            "plain values",
+            "the graph's own inference path reads the plain ones",
+        )
+    ]
+
+
+def _settled(net: Net) -> Net:
+    """Return the net with plain placeholders for those with a default, and copies for what only checks or prints."""
+    result = net.copy()
+    for name, node in net.nodes.items():
+        if node.op == "PlaceholderWithDefault":
+            placeholder = node_of("Placeholder", name, [], dtype=dtype_of(node))
+            placeholder.attr["shape"].CopyFrom(attribute(node, "shape"))
+            result.nodes[name] = placeholder
+        elif node.op in _THROUGH:
+            result.nodes[name] = node_of("Identity", name, data_inputs(node)[:1], T=dtype_of(node))
+    return result
+
+
+def _inputs(net: Net, request: Request) -> list[str]:
+    """Return the placeholders that are left, in the order that the user gave, or that of the graph.
+
+    Raises:
+        SignatureError: If none is left, or one that the user did not name.
+    """
+    left = [name for name, node in net.nodes.items() if node.op in ("Placeholder", "PlaceholderV2")]
+    if not left:
+        raise SignatureError(
+            "the outputs depend on no input: no placeholder is in front of them",
+            hint="Name outputs that depend on the input, for example: --outputs logits:0",
+        )
+    if not request.inputs:
+        return left
+    wanted = [text.rpartition(":")[0] if text.endswith(":0") else text.replace(":", "_") for text in request.inputs]
+    others = [name for name in left if name not in wanted]
+    if others:
+        raise SignatureError(
+            f"the outputs also depend on {', '.join(f'{name}:0' for name in others)}, which --inputs does not name",
+            hint=f"Name it too, or pin it, for example: --set {others[0]}=0",
+        )
+    return [name for name in wanted if name in left]
+
+
+def _run(
+    net: Net,
+    live: Net,
+    stored: Stored,
+    variables: Mapping[str, Value],
+    fed: Mapping[Ref, Value],
+    inputs: Sequence[str],
+    outputs: Sequence[Ref],
+    changes: list[ModeChange],
+    *,
+    faithful: bool,
+) -> tuple[Runner, list[ModeChange]]:
+    """Return what runs the original program, and the changes, saying so where only the rewritten graph can be run."""
+    by_name = {f"{name}:0": (name, 0) for name in inputs}
+    computed = {f"{name}:{port}": (name, port) for name, port in outputs}
+    reason = "the original has no inference path of its own"
+    if faithful and all(name in net.nodes for name, _ in (*by_name.values(), *computed.values(), *fed)):
+        original = net.cut(needed(net, outputs))
+        try:
+            values = stored_values(original, stored)
+            return (
+                runner(original, inputs=by_name, outputs=computed, fed=fed, variables=values),
+                changes,
+            )
+        except CorruptModelError as error:
+            if not changes:
+                raise
+            reason = f"the original graph does not run any more ({str(error)[:120]})"
+    run = runner(live, inputs=by_name, outputs=computed, fed={}, variables=variables)
+    note = f"{reason}: compared with this rewritten TensorFlow graph"
+    said = [replace(change, proof=f"{change.proof}; {note}" if change.proof else note) for change in changes[-1:]]
+    return run, [*changes[:-1], *said]

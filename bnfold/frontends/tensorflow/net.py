@@ -1,0 +1,362 @@
+"""A TensorFlow graph as nodes by name: what the steps towards inference mode read and edit.
+
+Everything here is on the protobuf messages alone. Nothing is imported into TensorFlow, so a graph that a current
+TensorFlow would refuse can still be cut down and repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bnfold.errors import CorruptModelError
+from bnfold.frontends.tensorflow.guests import tensorflow
+
+__all__ = [
+    "Net",
+    "Ref",
+    "attribute",
+    "const_node",
+    "control_inputs",
+    "data_inputs",
+    "dtype_of",
+    "is_variable",
+    "node_of",
+    "ref_of",
+    "small_value",
+    "value_of",
+]
+
+Value = npt.NDArray[Any]
+
+Ref = tuple[str, int]
+"""A tensor: the name of its node, and which of the node's outputs it is."""
+
+_VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
+_MOST_BYTES = 1 << 31
+_SMALL = 4096
+_TEXT = 7
+_SCALARS_HAVE_SHAPES = 24
+"""The version of graphs from which on an empty shape means a single number; before, it meant that nothing is known."""
+
+
+@dataclass(slots=True)
+class Net:
+    """A graph that can be edited.
+
+    Attributes:
+        nodes: The graph's nodes by name, in the file's order.
+        library: The graph's functions by name.
+        versions: The graph's ``VersionDef``.
+    """
+
+    nodes: dict[str, Any]
+    library: dict[str, Any] = field(default_factory=dict)
+    versions: Any = None
+
+    @classmethod
+    def of(cls, graph_def: Any) -> Net:
+        """Return the nodes of a graph; the messages are shared with it until someone edits a copy.
+
+        Raises:
+            CorruptModelError: If a node has no name or no operation, a name comes twice, or an input leads nowhere.
+        """
+        nodes: dict[str, Any] = {}
+        for node in graph_def.node:
+            if not node.name or not node.op:
+                raise CorruptModelError(
+                    f"node {len(nodes)} of {len(graph_def.node)} has no name or no operation",
+                    hint="Get the file again: it is damaged.",
+                )
+            if node.name in nodes:
+                raise CorruptModelError(
+                    f"two nodes have the name {node.name}", hint="Get the file again: it is damaged."
+                )
+            nodes[node.name] = node
+        for node in graph_def.node:
+            for text in node.input:
+                if ref_of(text)[0] not in nodes:
+                    raise CorruptModelError(
+                        f"the node {node.name} reads {text.lstrip('^')}, which is not in the graph",
+                        hint="Get the file again: it is incomplete.",
+                    )
+        if graph_def.versions.producer < _SCALARS_HAVE_SHAPES:
+            for node in graph_def.node:
+                if node.op == "Placeholder" and "shape" in node.attr and not node.attr["shape"].shape.dim:
+                    node.attr["shape"].shape.unknown_rank = True
+        library = {function.signature.name: function for function in graph_def.library.function}
+        return cls(nodes, library, graph_def.versions)
+
+    def copy(self) -> Net:
+        """Return a net whose dictionary can be edited; nodes are shared: replace them, do not change them."""
+        return Net(dict(self.nodes), self.library, self.versions)
+
+    def consumers(self) -> dict[str, list[tuple[str, int]]]:
+        """Return who reads each node's outputs: ``(reader, position)`` by node name; control edges do not count."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for node in self.nodes.values():
+            for position, (name, _) in enumerate(data_inputs(node)):
+                found.setdefault(name, []).append((node.name, position))
+        return found
+
+    def ancestors(self, roots: Iterable[str], *, control: bool = False, stop: Iterable[str] = ()) -> set[str]:
+        """Return the names of all nodes that some nodes need, themselves included.
+
+        Args:
+            roots: Names of the nodes.
+            control: Whether control edges count.
+            stop: Nodes whose own inputs are not followed.
+        """
+        found: set[str] = set()
+        stopped = set(stop)
+        stack = list(roots)
+        while stack:
+            name = stack.pop()
+            if name in found or name not in self.nodes:
+                continue
+            found.add(name)
+            if name in stopped:
+                continue
+            node = self.nodes[name]
+            stack.extend(source for source, _ in data_inputs(node))
+            if control:
+                stack.extend(control_inputs(node))
+        return found
+
+    def sorted(self, names: Iterable[str] | None = None, *, control: bool = True) -> list[str]:
+        """Return names so that every node comes after those it reads; loops are cut where an iteration begins again.
+
+        Raises:
+            CorruptModelError: If nodes feed themselves.
+        """
+        chosen = self.nodes.keys() if names is None else set(names)
+        waiting: dict[str, int] = {}
+        readers: dict[str, list[str]] = {}
+        ready: list[str] = []
+        for name in self.nodes:
+            if name not in chosen:
+                continue
+            node = self.nodes[name]
+            sources = {source for source, _ in data_inputs(node)}
+            if control:
+                sources.update(control_inputs(node))
+            sources = {source for source in sources if source in chosen and not self._begins_again(node, source)}
+            waiting[name] = len(sources)
+            for source in sources:
+                readers.setdefault(source, []).append(name)
+            if not sources:
+                ready.append(name)
+        order: list[str] = []
+        ready.reverse()
+        while ready:
+            name = ready.pop()
+            order.append(name)
+            for reader in readers.get(name, ()):
+                waiting[reader] -= 1
+                if not waiting[reader]:
+                    ready.append(reader)
+        if len(order) != len(waiting):
+            caught = sorted(name for name, left in waiting.items() if left)
+            raise CorruptModelError(
+                f"{len(caught)} nodes feed themselves, {caught[0]} among them",
+                hint="Get the file again: it is damaged.",
+            )
+        return order
+
+    def _begins_again(self, node: Any, source: str) -> bool:
+        return node.op in ("Merge", "RefMerge") and self.nodes[source].op in ("NextIteration", "RefNextIteration")
+
+    def cut(self, names: Iterable[str]) -> Net:
+        """Return the net with some of its nodes only; control edges to the others are dropped."""
+        chosen = set(names)
+        kept: dict[str, Any] = {}
+        for name, node in self.nodes.items():
+            if name not in chosen:
+                continue
+            if any(source not in chosen for source in control_inputs(node)):
+                copied = _copied(node)
+                copied.input[:] = [text for text in node.input if not text.startswith("^") or ref_of(text)[0] in chosen]
+                kept[name] = copied
+            else:
+                kept[name] = node
+        return Net(kept, self.library, self.versions)
+
+    def rewired(self, aliases: Mapping[Ref, Ref]) -> Net:
+        """Return the net with readers of some tensors reading others instead."""
+        if not aliases:
+            return self
+        changed: dict[str, Any] = {}
+        for name, node in self.nodes.items():
+            if any(ref in aliases for ref in data_inputs(node)):
+                copied = _copied(node)
+                copied.input[:] = [
+                    text if text.startswith("^") else _text(_resolved(ref_of(text), aliases)) for text in node.input
+                ]
+                changed[name] = copied
+            else:
+                changed[name] = node
+        return Net(changed, self.library, self.versions)
+
+    def graph_def(self) -> Any:
+        """Return the net as a ``GraphDef``, with the functions that it calls, and without what hinders an import.
+
+        Left out are devices, places (``_class``) and recorded output shapes, which a newer TensorFlow may contradict.
+        """
+        tf = tensorflow()
+        graph = tf.compat.v1.GraphDef()
+        if self.versions is not None:
+            graph.versions.CopyFrom(self.versions)
+        for node in self.nodes.values():
+            added = graph.node.add()
+            added.CopyFrom(node)
+            added.device = ""
+            for noted in ("_class", "_output_shapes", "_xla_inferred_shapes"):
+                if noted in added.attr:
+                    del added.attr[noted]
+        for name in self._called():
+            graph.library.function.add().CopyFrom(self.library[name])
+        return graph
+
+    def _called(self) -> list[str]:
+        found: dict[str, None] = {}
+        stack = list(self.nodes.values())
+        while stack:
+            node = stack.pop()
+            names = [node.op] if node.op in self.library else []
+            for value in node.attr.values():
+                names.extend([value.func.name] if value.func.name else [])
+                names.extend(function.name for function in value.list.func)
+            for name in names:
+                if name in self.library and name not in found:
+                    found[name] = None
+                    stack.extend(self.library[name].node_def)
+        return sorted(found)
+
+
+def _copied(node: Any) -> Any:
+    copied = type(node)()
+    copied.CopyFrom(node)
+    return copied
+
+
+def _resolved(ref: Ref, aliases: Mapping[Ref, Ref]) -> Ref:
+    seen = {ref}
+    while ref in aliases:
+        ref = aliases[ref]
+        if ref in seen:
+            raise CorruptModelError(f"the tensor {_text(ref)} feeds itself", hint="Get the file again: it is damaged.")
+        seen.add(ref)
+    return ref
+
+
+def ref_of(text: str) -> Ref:
+    """Return the tensor that a node's input, or a user, names; of a control edge, its node with the port -1."""
+    if text.startswith("^"):
+        return text[1:], -1
+    name, colon, port = text.rpartition(":")
+    if colon and port.isdecimal() and len(port) < 10:
+        return name, int(port)
+    return text, 0
+
+
+def _text(ref: Ref) -> str:
+    return ref[0] if ref[1] == 0 else f"{ref[0]}:{ref[1]}"
+
+
+def data_inputs(node: Any) -> list[Ref]:
+    """Return the tensors that a node reads, without control edges."""
+    return [ref_of(text) for text in node.input if not text.startswith("^")]
+
+
+def control_inputs(node: Any) -> Iterator[str]:
+    """Yield the names of the nodes that a node waits for without reading them."""
+    for text in node.input:
+        if text.startswith("^"):
+            yield text[1:]
+
+
+def attribute(node: Any, name: str) -> Any:
+    """Return an attribute of a node, an empty one where it has none; reading a missing one directly would add it."""
+    if name in node.attr:
+        return node.attr[name]
+    return tensorflow().compat.v1.AttrValue()
+
+
+def node_of(op: str, name: str, inputs: Iterable[Ref], **types: int) -> Any:
+    """Return a new node, with attributes that are types: ``node_of("Identity", "y", [x], T=1)``."""
+    node = tensorflow().compat.v1.NodeDef(op=op, name=name)
+    node.input.extend(_text(ref) for ref in inputs)
+    for name_of_type, dtype in types.items():
+        node.attr[name_of_type].type = dtype
+    return node
+
+
+def const_node(name: str, value: Value, dtype: int | None = None) -> Any:
+    """Return a new ``Const`` node."""
+    tf = tensorflow()
+    wanted = tf.as_dtype(value.dtype if dtype is None else dtype).base_dtype
+    node = tf.compat.v1.NodeDef(op="Const", name=name)
+    node.attr["dtype"].type = wanted.as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype=wanted))
+    return node
+
+
+def is_variable(node: Any) -> bool:
+    """Return whether a node is a variable: of references, or of a resource."""
+    return node.op in _VARIABLES
+
+
+def dtype_of(node: Any, port: int = 0) -> int:
+    """Return the element type of a node's output as TensorFlow's number, base types for references; 0: unknown."""
+    definition = tensorflow("tensorflow.python.framework.op_def_registry").get(node.op)
+    if definition is None:
+        return 0
+    types: list[int] = []
+    for output in definition.output_arg:
+        if output.type_list_attr:
+            types.extend(attribute(node, output.type_list_attr).list.type)
+        else:
+            count = attribute(node, output.number_attr).i if output.number_attr else 1
+            one = output.type or attribute(node, output.type_attr).type
+            types.extend([one] * min(int(count), port + 1))
+    return int(types[port]) % 100 if port < len(types) else 0
+
+
+def value_of(node: Any) -> Value:
+    """Return the value of a ``Const``.
+
+    Raises:
+        CorruptModelError: If it does not hold what its shape says.
+    """
+    tf = tensorflow()
+    tensor = attribute(node, "value").tensor
+    count = 1
+    for dimension in tensor.tensor_shape.dim:
+        count *= max(dimension.size, 0)
+    if count > _MOST_BYTES:
+        raise CorruptModelError(
+            f"the constant {node.name} says that it holds {count} elements", hint="Get the file again: it is damaged."
+        )
+    try:
+        return np.asarray(tf.make_ndarray(tensor))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CorruptModelError(
+            f"the constant {node.name} does not hold what its shape says: {error}",
+            hint="Get the file again: it is damaged.",
+        ) from error
+
+
+def small_value(node: Any) -> Value | None:
+    """Return the value of a ``Const`` that is no weight: at most 4096 elements. None otherwise, and for text."""
+    if node.op != "Const":
+        return None
+    count = 1
+    for dimension in attribute(node, "value").tensor.tensor_shape.dim:
+        count *= max(dimension.size, 0)
+    if count > _SMALL or attribute(node, "dtype").type == _TEXT:
+        return None
+    return value_of(node)
