@@ -8,22 +8,15 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from bnfold.parity.kernels import Array, computes_with
+from bnfold.parity.kernels import Array
 
-__all__ = ["Errors", "Match", "match", "roundoff"]
+__all__ = ["Errors", "Match", "match"]
 
 _OWN_SCALE = 8
 """A channel of fewer elements has no root mean square worth the name: its scale is that of its sample."""
 _FAINTEST = 2.0**-5
 """A channel fainter than this, relative to the whole output, is measured against this: below lies what the rounding of
 its neighbours leaves, and a channel that the reference has at exactly 0 has no scale at all."""
-
-
-def roundoff(dtype: np.dtype[np.generic]) -> float:
-    """Return the unit round-off of a floating type: 2⁻⁵³, 2⁻²⁴, 2⁻¹¹ or 2⁻⁸; 0 for every other type."""
-    if dtype.kind == "c":
-        return roundoff(np.dtype(np.float32 if dtype.itemsize == 8 else np.float64))
-    return float(ml_dtypes.finfo(dtype).eps) / 2 if computes_with(np.empty(0, dtype)) else 0.0  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)

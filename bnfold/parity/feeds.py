@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bnfold.parity.inputs import Input
-from bnfold.parity.kernels import Array, computes_with
+from bnfold.parity.kernels import Array, computes_with, roundoff
 
 __all__ = ["Probe", "Sizes", "batch_symbols", "draw_probes", "jittered", "resized", "sizes_to_try"]
 
@@ -108,15 +108,22 @@ def draw_probes(
 
 
 def jittered(feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:
-    """Return the same inputs with every float moved by at most one unit in its last place: other rounding errors."""
+    """Return the same inputs with every float moved by about its type's round-off: other rounding errors.
+
+    Zeros are moved by the round-off of the largest value beside them, or of 1.
+    """
     moved = {}
     for number, (name, value) in enumerate(feeds.items()):
-        if not computes_with(value) or value.dtype.name == "bfloat16":
+        if not computes_with(value) or not value.size:
             moved[name] = value
             continue
+        wide = value.astype(np.float64)
+        usable = np.abs(wide[np.isfinite(wide)])
+        peak = float(usable.max(initial=0.0)) or 1.0
         step = np.random.default_rng([seed, number]).integers(-1, 2, size=value.shape)
-        towards = np.where(step > 0, np.inf, -np.inf).astype(value.dtype)
-        moved[name] = np.where(step == 0, value, np.nextafter(value, towards))
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            size = 2 * roundoff(value.dtype) * np.where(wide == 0, peak, np.abs(wide))
+            moved[name] = np.where(step == 0, wide, wide + step * size).astype(value.dtype)
     return moved
 
 

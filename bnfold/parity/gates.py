@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
 from bnfold.errors import BnfoldError, ParityError, UnsupportedOpError
 from bnfold.graph.region import Region
 from bnfold.graph.shapes import infer
-from bnfold.parity.compare import match, roundoff
+from bnfold.parity.compare import match
 from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, sizes_to_try
 from bnfold.parity.inputs import Input, inputs_of
-from bnfold.parity.kernels import Array, computes_with
+from bnfold.parity.kernels import Array, computes_with, roundoff
 from bnfold.parity.laws import batch_independence, determinism
 from bnfold.parity.local import check_region
 from bnfold.parity.margins import decision_behind
-from bnfold.parity.reference import Reference, Scope
+from bnfold.parity.reference import Reference, Scope, run_float64
 from bnfold.parity.run import Session, run_node
 from bnfold.parity.static import check_static
 from bnfold.parity.verdict import Comparison, Law, Parity, ProbeRecord, RegionCheck, Verdict, worst_of
@@ -111,7 +111,8 @@ class _Stand:
     folded: Session
     original: Runner | None
     reference: Reference
-    noisy: Reference | None
+    rounded: ModelProto | None
+    """The model that shows what rounding its weights does, where the unfolded model's error does not show it."""
     outputs: tuple[str, ...]
     decisive: tuple[str, ...]
     """Floats that an exact output is decided by, and the constants beside them."""
@@ -119,10 +120,14 @@ class _Stand:
     def truth(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return self.reference.run(feeds, [*self.outputs, *(name for name in self.decisive if name not in self.outputs)])
 
-    def baseline(self, probe: str, feeds: Mapping[str, Array], unfolded: Mapping[str, Array] | None = None) -> Run:
+    def baseline(self, probe: str, feeds: Mapping[str, Array], look: int = 0) -> Run:
         """Run everything that a candidate is compared with."""
-        noisy = {} if self.noisy is None else self.noisy.run(feeds)
-        return Run(probe, self.truth(feeds), self.unfolded.run(feeds) if unfolded is None else unfolded, {}, noisy)
+        truth, base = self.truth(feeds), self.unfolded.run(feeds)
+        if self.rounded is None:
+            return Run(probe, truth, base, {})
+        noisy = Reference(self.rounded, foreign=run_node, disturbance=look).run(feeds)
+        quiet = truth if self.rounded is self.reference.model else run_float64(self.rounded, feeds)
+        return Run(probe, truth, base, {}, noisy, quiet)
 
     def folded_run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run the folded model; where the unfolded one runs, not to run is a failure."""
@@ -157,7 +162,7 @@ def _verify(task: _Task) -> Parity:
         folded=_folded_session(task.folded),
         original=original,
         reference=Reference(unfolded, foreign=run_node),
-        noisy=_moved(unfolded) if any(elements.of(name) == TensorProto.DOUBLE for name in outputs) else None,
+        rounded=_rounded(unfolded, task.folded),
         outputs=outputs,
         decisive=tuple(dict.fromkeys([*computed, *fixed])),
     )
@@ -172,10 +177,10 @@ def _verify(task: _Task) -> Parity:
         task.tell("running probes", number, len(probes))
         records.append(_record(probe, used=False))
         try:
-            base = stand.unfolded.run(probe.feeds)
+            stand.unfolded.run(probe.feeds)
         except BnfoldError:
             continue  # sizes that the model does not take
-        run = stand.baseline(probe.name, probe.feeds, base)
+        run = stand.baseline(probe.name, probe.feeds)
         if not any(record.used for record in records):
             amplification, growth = _amplification(stand, probe, run.reference)
             checks = _check_regions(stand, task, elements, probe)
@@ -208,6 +213,20 @@ def _verify(task: _Task) -> Parity:
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 Candidate = Callable[[Mapping[str, Array]], Mapping[str, Array] | None]
+
+
+def _rounded(unfolded: ModelProto, folded: ModelProto) -> ModelProto | None:
+    """Return the model whose weights have to be moved to see what rounding does; None where that is seen anyway.
+
+    onnxruntime computes a float16 model in float32, so the unfolded model's error says nothing about what float16 can
+    hold: the folded weights are what is rounded. The reference of a float64 model rounds like the model itself, and so
+    does the fold's own arithmetic: there every original weight may be off by its round-off.
+    """
+    nodes = [item.t for node in unfolded.graph.node for item in node.attribute if item.name == "value"]
+    stored = {tensor.data_type for tensor in (*unfolded.graph.initializer, *nodes) if len(tensor.dims) > 0}
+    if stored & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
+        return folded
+    return unfolded if TensorProto.DOUBLE in stored else None
 
 
 def _folded_session(folded: ModelProto) -> Session:
@@ -255,7 +274,9 @@ def _compare(stand: _Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger
             again = candidate(feeds) if moved else None
             memory[look] = None
             if again is not None:
-                memory[look] = replace(stand.baseline(probe.name, feeds), candidate=again)
+                memory[look] = replace(
+                    stand.baseline(probe.name, feeds, look + 1), candidate=again, amplification=run.amplification
+                )
         return memory[look]
 
     for name, ledger in ledgers.items():
@@ -283,20 +304,6 @@ def _amplification(stand: _Stand, probe: Probe, truth: Mapping[str, Array]) -> t
         if np.shape(value) == np.shape(reference) and roundoff(np.asarray(value).dtype):
             growth[name] = match(value, reference).errors.whole
     return max(growth.values(), default=math.nan) / math.sqrt(after / before), growth
-
-
-def _moved(model: ModelProto) -> Reference:
-    """Return a float64 model with every weight moved by its last place: what rounding alone may do to it."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    for number, tensor in enumerate(copy.graph.initializer):
-        if tensor.data_type == TensorProto.DOUBLE:
-            array = np.asarray(numpy_helper.to_array(tensor))
-            signs = np.random.default_rng([7, number]).integers(0, 2, size=array.shape) * 2 - 1
-            with np.errstate(all="ignore"):
-                towards = np.where(signs > 0, np.inf, -np.inf)
-                tensor.CopyFrom(numpy_helper.from_array(np.nextafter(array, towards), tensor.name))
-    return Reference(copy, foreign=run_node)
 
 
 def _check_regions(stand: _Stand, task: _Task, elements: _Elements, probe: Probe) -> list[RegionCheck]:

@@ -22,8 +22,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper
 from bnfold.errors import BnfoldError
 from bnfold.graph.extract import OpenPiece, extract
 from bnfold.graph.region import Region
-from bnfold.parity.compare import roundoff
-from bnfold.parity.kernels import Array, computes_with
+from bnfold.parity.kernels import Array, computes_with, roundoff
 from bnfold.parity.magnitude import Unbounded, magnitudes
 from bnfold.parity.reference import Reference
 from bnfold.parity.run import Session

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold.parity.compare import roundoff
-from bnfold.parity.kernels import Array
+from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.nodes import STANDARD, attributes_of
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ runtime that lacks them: every node computes in float64 and rounds its outputs t
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +31,7 @@ from onnx import (
 )
 
 from bnfold.errors import SignatureError, UnsupportedOpError
-from bnfold.parity.kernels import Array, widen
+from bnfold.parity.kernels import Array, computes_with, roundoff, widen
 from bnfold.parity.nodes import STANDARD, Computation, Foreign, attributes_of, computation, round_outputs
 
 __all__ = ["Reference", "Scope", "run_float64"]
@@ -100,9 +101,26 @@ class Reference:
         model: The model itself; it must not change while this lives.
     """
 
-    def __init__(self, model: ModelProto, *, stored: bool = False, foreign: Foreign | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        *,
+        stored: bool = False,
+        foreign: Foreign | None = None,
+        disturbance: int | None = None,
+    ) -> None:
+        """Prepare a model.
+
+        Args:
+            model: Any ONNX model.
+            stored: Round every node's outputs to the types that the model states.
+            foreign: Computes nodes of domains that onnx does not define.
+            disturbance: Move every weight by its type's round-off, up or down as this seed says: what rounding the
+                weights once, which no fold can avoid, may do to the outputs.
+        """
         self.model = model
-        self._stored, self._foreign = stored, foreign
+        self._stored, self._foreign, self._disturbance = stored, foreign, disturbance
+        self._weights = frozenset(_weights(model)) if disturbance is not None else frozenset()
         self._functions = {(item.domain, item.name, item.overload): item for item in model.functions}
         self._bodies: dict[tuple[str, str, str], _Compiled] = {}
         self._memo: dict[int, Array] = {}
@@ -229,11 +247,20 @@ class Reference:
         if known is not None:
             return known
         array = np.asarray(numpy_helper.to_array(tensor)) if isinstance(tensor, TensorProto) else _dense(tensor)
-        array = array if self._stored else widen(array)
+        name = tensor.name if isinstance(tensor, TensorProto) else tensor.values.name
+        array = array if self._stored else self._disturbed(name, array)
         if self._memo_bytes + array.nbytes <= _MEMO:
             self._memo[id(tensor)] = array  # the compiled graph keeps the tensor, and with it the id
             self._memo_bytes += array.nbytes
         return array
+
+    def _disturbed(self, name: str, array: Array) -> Array:
+        wide = widen(array)
+        if name not in self._weights or not computes_with(array):
+            return wide
+        generator = np.random.default_rng([self._disturbance or 0, zlib.crc32(name.encode())])
+        signs = 2.0 * generator.integers(0, 2, size=wide.shape) - 1
+        return np.asarray(wide * (1 + roundoff(array.dtype) * signs))
 
     def _prepare(self, node: NodeProto, versions: Mapping[str, int]) -> Callable[[_Frame, list[Any]], Sequence[Any]]:
         if any(attribute.ref_attr_name for attribute in node.attribute):
@@ -248,6 +275,10 @@ class Reference:
         if isinstance(found, FunctionProto):
             return self._function(node, found, versions)
         if isinstance(found, Computation):
+            held = attributes_of(node).get("value") if node.op_type == "Constant" and node.domain in STANDARD else None
+            if self._weights and isinstance(held, np.ndarray):
+                moved = self._disturbed(node.output[0], held)
+                return lambda _frame, _inputs: [moved]
             return self._node(node, found)
         # Its definition is a body that depends on the types of its inputs.
         return lambda frame, inputs: self._function(node, found(inputs), versions)(frame, inputs)
@@ -384,6 +415,26 @@ def _reads(node: NodeProto) -> Iterator[str]:
             yield from (value.name for value in graph.output)
             for inner in graph.node:
                 yield from _reads(inner)
+
+
+_WEIGHTED = frozenset(
+    {
+        *("Add", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "GroupNormalization", "GRU"),
+        *("InstanceNormalization", "LayerNormalization", "LSTM", "MatMul", "Mul", "PRelu", "RNN", "Sub"),
+    }
+)
+"""Operations whose constants are weights; those of others may be sizes, which nobody rounds."""
+
+
+def _weights(model: ModelProto) -> Iterator[str]:
+    pending: list[NodeProto] = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while pending:
+        node = pending.pop()
+        if node.op_type in _WEIGHTED:
+            yield from node.input
+        for attribute in node.attribute:
+            pending.extend(attribute.g.node)
+            pending.extend(inner for graph in attribute.graphs for inner in graph.node)
 
 
 def _resolved(node: NodeProto, attributes: Mapping[str, AttributeProto]) -> NodeProto:

@@ -88,10 +88,12 @@ class Comparison:
         output: Name of the output.
         kind: ``"float"``, or ``"exact"`` for integers, booleans and text.
         candidate: Largest error of the candidate, over the probes that count.
-        baseline: Largest error of the unfolded model, over the same probes.
+        unfolded: Largest error of the unfolded model, over the same probes.
+        baseline: That, or what rounding the weights does, where that is more: what the limit is made of.
         limit: What the candidate was allowed on the probe that came closest to it, or went furthest beyond.
+        closest: The candidate's error on that probe over the limit.
         probe: That probe.
-        rho: ``candidate / baseline``; 1 where both are exact.
+        rho: ``candidate / unfolded``; 1 where both are exact.
         probes: Probes that count: something finite was compared, and the baseline itself is trustworthy.
         set_aside: Probes that prove nothing.
         compared: Elements compared, over all probes.
@@ -103,8 +105,10 @@ class Comparison:
     output: str
     kind: str
     candidate: float
+    unfolded: float
     baseline: float
     limit: float
+    closest: float
     probe: str
     rho: float
     probes: int

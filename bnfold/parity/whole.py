@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bnfold.parity.compare import match, roundoff
-from bnfold.parity.kernels import Array
+from bnfold.parity.compare import match
+from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.margins import Decision, unexplained
 from bnfold.parity.verdict import Comparison, Verdict
 
@@ -42,8 +42,8 @@ class Run:
         reference: In float64.
         unfolded: Of the unfolded model.
         candidate: Of the folded model, or of the original program.
-        noisy: In float64, with every weight moved in its last place; only for float64 models, whose reference rounds
-            exactly like they do.
+        noisy: In float64, with every weight moved by its round-off; for models that store another type than float32.
+        quiet: In float64, without; what ``noisy`` is compared with.
         amplification: What a last-place change of the inputs does to each output, relative to it; by output.
     """
 
@@ -52,7 +52,21 @@ class Run:
     unfolded: Mapping[str, Array]
     candidate: Mapping[str, Array]
     noisy: Mapping[str, Array] = field(default_factory=dict)
+    quiet: Mapping[str, Array] = field(default_factory=dict)
     amplification: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    candidate: float
+    own: float
+    """The unfolded model's error."""
+    baseline: float
+    """That, or what rounding the weights does, where that is more."""
+    noise: float
+    """The baseline's relative L2 error alone, which no single element decides."""
+    compared: int
+    misplaced: int
 
 
 Redraw = Callable[[int], Run | None]
@@ -71,6 +85,7 @@ class Ledger:
     decision: Decision | None = None
     candidate: float = 0.0
     baseline: float = 0.0
+    own: float = 0.0
     compared: int = 0
     probes: int = 0
     aside: int = 0
@@ -107,48 +122,53 @@ class Ledger:
         if why and not self.failure:
             self.failure, self.probe = f"{why}, on the probe {probe!r}", probe
 
-    def _errors(self, run: Run) -> tuple[float, float, int, int]:
-        """Return the candidate's error, the baseline's, how much was compared, and how much is misplaced."""
+    def _errors(self, run: Run) -> _Figures:
         value, base, reference = (side[self.output] for side in (run.candidate, run.unfolded, run.reference))
         if base.shape != reference.shape:
-            return math.inf, math.inf, 0, 0
+            return _Figures(math.inf, math.inf, math.inf, math.inf, 0, 0)
         own = match(base, reference)
         # Where the unfolded model itself leaves its type's range, the candidate is not to blame for anything.
         excused = np.isfinite(base) != np.isfinite(reference.astype(base.dtype)) if own.misplaced else None
         theirs = match(value, reference, excused=excused)
-        baseline = own.errors.worst
+        baseline, whole = own.errors.worst, own.errors.whole
         if self.output in run.noisy:
-            baseline = max(baseline, match(run.noisy[self.output], reference).errors.worst)
-        return theirs.errors.worst, baseline, theirs.compared, theirs.misplaced
+            noise = match(run.noisy[self.output], run.quiet[self.output]).errors
+            baseline, whole = max(baseline, noise.worst), max(whole, noise.whole)
+        return _Figures(theirs.errors.worst, own.errors.worst, baseline, whole, theirs.compared, theirs.misplaced)
 
     def _add_floats(self, run: Run, redraw: Redraw) -> None:
-        candidate, baseline, compared, misplaced = self._errors(run)
-        if misplaced:
-            self._blame(run.probe, f"NaN or infinity in {misplaced} places where float64 has none, or the reverse")
+        figures = self._errors(run)
+        if figures.misplaced:
+            self._blame(
+                run.probe, f"NaN or infinity in {figures.misplaced} places where float64 has none, or the reverse"
+            )
             return
-        self.compared += compared
+        self.compared += figures.compared
         amplified = run.amplification.get(self.output, 0.0)
-        if not compared or baseline > _HOPELESS or amplified > EXTREME:
+        if not figures.compared or figures.noise > _HOPELESS or amplified > EXTREME:
             self.aside += 1
-            if baseline > _HOPELESS:
-                self.doubt = f"the unfolded model itself is off by {baseline:.2g}"
+            if figures.noise > _HOPELESS:
+                self.doubt = f"rounding alone changes it by {figures.noise:.2g}"
             elif amplified > EXTREME:
                 self.doubt = f"a change in the input's last place changes it by {amplified:.2g}"
             return
         size = run.reference[self.output].size
         factor = 3 if size >= 1000 else 4
         u = max(roundoff(run.candidate[self.output].dtype), roundoff(run.unfolded[self.output].dtype))
+        candidate, baseline, own = figures.candidate, figures.baseline, figures.own
         for look in range(_LOOKS):
             if candidate <= factor * baseline + 8 * u:
                 break
             again = redraw(look)
             if again is None:
                 break
-            other, base, _compared, misplaced = self._errors(again)
-            candidate, baseline = max(candidate, math.inf if misplaced else other), max(baseline, base)
+            other = self._errors(again)
+            candidate = max(candidate, math.inf if other.misplaced else other.candidate)
+            baseline, own = max(baseline, other.baseline), max(own, other.own)
         limit = factor * baseline + 8 * u
         self.probes += 1
         self.candidate, self.baseline = max(self.candidate, candidate), max(self.baseline, baseline)
+        self.own = max(self.own, own)
         if candidate / limit > self.closest:
             self.closest, self.limit = candidate / limit, limit
             self.probe = self.probe if self.failure else run.probe
@@ -179,7 +199,8 @@ class Ledger:
 
     def result(self) -> Comparison:
         """Return the comparison; nothing compared is never a pass."""
-        rho = self.candidate / self.baseline if self.baseline else (1.0 if not self.candidate else math.inf)
+        beside = self.own or self.baseline
+        rho = self.candidate / beside if beside else (1.0 if not self.candidate else math.inf)
         verdict, detail = Verdict.PASS, ""
         if self.failure:
             verdict, detail = Verdict.FAIL, self.failure
@@ -187,14 +208,16 @@ class Ledger:
             verdict, detail = Verdict.INCONCLUSIVE, self.doubt
         elif not self.probes or not self.compared:
             verdict, detail = Verdict.INCONCLUSIVE, "nothing was compared: no probe has a finite value"
-        elif self.kind == "float" and rho < 1:
+        elif self.kind == "float" and self.candidate < self.own:
             verdict = Verdict.PASS_MORE_ACCURATE
         return Comparison(
             output=self.output,
             kind=self.kind,
             candidate=self.candidate,
+            unfolded=self.own,
             baseline=self.baseline,
             limit=self.limit,
+            closest=max(self.closest, 0.0),
             probe=self.probe,
             rho=rho,
             probes=self.probes,

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from bnfold.parity.kernels.call import Array, Call, Inputs, Kernel, computes_with, widen
+from bnfold.parity.kernels.call import Array, Call, Inputs, Kernel, computes_with, roundoff, widen
 from bnfold.parity.kernels.contractions import CONTRACTIONS
 from bnfold.parity.kernels.layout import LAYOUT
 from bnfold.parity.kernels.pointwise import POINTWISE
 from bnfold.parity.kernels.windows import WINDOWS
 
-__all__ = ["KERNELS", "Array", "Call", "Inputs", "Kernel", "computes_with", "widen"]
+__all__ = ["KERNELS", "Array", "Call", "Inputs", "Kernel", "computes_with", "roundoff", "widen"]
 
 KERNELS: Mapping[str, Kernel] = {**POINTWISE, **CONTRACTIONS, **LAYOUT, **WINDOWS}
 """Operations of the standard domain that need no other implementation."""

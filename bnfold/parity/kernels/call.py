@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Call", "Inputs", "Kernel", "computes_with", "given", "required", "widen"]
+__all__ = ["Array", "Call", "Inputs", "Kernel", "computes_with", "given", "required", "roundoff", "widen"]
 
 Array = npt.NDArray[Any]
 Inputs = Sequence[Array | None]
@@ -29,6 +29,13 @@ def widen(array: Array) -> Array:
     if array.dtype in _FLOATS:
         return array.astype(np.float64, copy=False)
     return array.astype(np.complex128) if array.dtype == np.complex64 else array
+
+
+def roundoff(dtype: np.dtype[np.generic]) -> float:
+    """Return the unit round-off of a floating type: 2⁻⁵³, 2⁻²⁴, 2⁻¹¹ or 2⁻⁸; 0 for every other type."""
+    if dtype.kind == "c":
+        return roundoff(np.dtype(np.float32 if dtype.itemsize == 8 else np.float64))
+    return float(ml_dtypes.finfo(dtype).eps) / 2 if computes_with(np.empty(0, dtype)) else 0.0  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,66 @@
+"""How often does verification cry wolf, and how often does it sleep? Random nets, folded by hand, right and wrong.
+
+python bench/parity/calibrate.py [nets per setting]
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from bnfold.parity import Verdict, verify
+from tests.parity.nets import BUGS, Kind, Statistics, build
+
+KINDS: tuple[Kind, ...] = ("Conv", "Depthwise", "ConvTranspose", "Gemm")
+STATISTICS: tuple[Statistics, ...] = ("healthy", "large mean", "tiny variance")
+
+
+def correct(count: int) -> None:
+    """Print the false alarms on correct folds, and how close the closest came."""
+    print("correct folds      nets  false alarms  largest eta/limit  largest E/limit  median rho")
+    for dtype, depth, statistics in itertools.product((np.float16, np.float32, np.float64), (1, 5, 20), STATISTICS):
+        alarms, etas, errors, ratios = 0, [], [], []
+        for seed in range(count):
+            net = build([KINDS[seed % 4]] * depth, seed=seed, statistics=statistics, dtype=dtype)
+            parity = verify(unfolded=net.unfolded, folded=net.folded, regions=net.regions, seed=seed)
+            if not parity.verdict.passed:
+                alarms += 1
+                print(f"  alarm: {KINDS[seed % 4]} seed {seed}: {parity.summary}")
+            etas += [check.eta / check.limit for check in parity.regions]
+            errors += [item.closest for item in parity.folding]
+            ratios += [item.rho for item in parity.folding]
+        name = f"{np.dtype(dtype).name} ×{depth} {statistics}"
+        print(
+            f"{name:28}{count:5}{alarms:10}{max(etas, default=0):18.3f}{max(errors, default=0):18.3f}"
+            f"{np.median(ratios or [np.nan]):14.2f}"
+        )
+
+
+def wrong(count: int) -> None:
+    """Print the mistakes that were missed, and the weakest one."""
+    print("mistake                     nets   missed by A   missed by B alone   smallest eta/limit")
+    for bug in BUGS:
+        missed = whole = 0
+        smallest = np.inf
+        for seed in range(count):
+            net = build([KINDS[seed % 4]] * 5, seed=seed, bug=bug, at=seed % 5)
+            parity = verify(unfolded=net.unfolded, folded=net.folded, regions=net.regions, seed=seed)
+            caught = [check.sources for check in parity.failed_regions] == [(net.names[seed % 5],)]
+            missed += not caught
+            smallest = min(smallest, parity.regions[seed % 5].eta / parity.regions[seed % 5].limit)
+            whole += all(item.verdict is not Verdict.FAIL for item in parity.folding)
+        print(f"{bug:28}{count:4}{missed:12}{whole:18}{smallest:20.3g}")
+
+
+if __name__ == "__main__":
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 8
+    start = time.perf_counter()
+    correct(number)
+    wrong(number)
+    print(f"{time.perf_counter() - start:.0f} s")
