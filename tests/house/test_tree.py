@@ -11,7 +11,7 @@ from tests.house.tree import ROOT, Module, modules, tracked_files
 LONGEST = 400
 
 # Spelt so that this file does not find itself.
-MACHINE = re.compile(rb"/(?:home|root|work|tmp)/[a-z]|/Users/[a-z]|[A-Z]:\\\\Users")
+MACHINE = re.compile(rb"/(?:home|root|work)/[a-z]|/Users/[a-z]|[A-Z]:\\\\Users|/tmp/(?:lab|bash|fresh)")
 REGISTRIES = re.compile(rb"pypi\.org|pythonhosted|--(?:extra-)?index-url|conda\.anaconda|registry\.npmjs")
 
 
