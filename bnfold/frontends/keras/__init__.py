@@ -64,7 +64,7 @@ def load(path: Path, request: Request) -> Loaded:
     return Loaded(
         model=model,
         format=_format(artifact).value,
-        framework=artifact.framework,
+        framework=f"Keras {artifact.version or built.generation}",
         description=_description(artifact),
         inputs=specs_of(model.graph.input),
         outputs=specs_of(model.graph.output),
@@ -128,24 +128,18 @@ def _dropped(built: Built) -> tuple[ModeChange, ...]:
 
 
 def _runner(built: Built, inputs: tuple[str, ...], outputs: tuple[str, ...], chosen: list[int]) -> Runner:
-    """Return a function that runs the Keras model itself, traced once at its first call."""
-    functions: list[Any] = []
+    """Return a function that runs the Keras model itself: eagerly, so that nothing combines its operations."""
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         tf = tensorflow()
         with quiet():
-            if not functions:
-                specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in built.model.inputs]
-                functions.append(
-                    tf.function(
-                        lambda *flat: call_in_inference_mode(built, flat), input_signature=specs, autograph=False
-                    )
-                )
-            tensors = [
-                tf.convert_to_tensor(np.asarray(feeds[name]), tensor.dtype)
-                for name, tensor in zip(inputs, built.model.inputs, strict=True)
-            ]
-            values = functions[0](*tensors)
+            values = call_in_inference_mode(
+                built,
+                [
+                    tf.convert_to_tensor(np.asarray(feeds[name]), tensor.dtype)
+                    for name, tensor in zip(inputs, built.model.inputs, strict=True)
+                ],
+            )
         return {name: np.asarray(values[index]) for name, index in zip(outputs, chosen, strict=True)}
 
     return run

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bnfold.errors import CorruptModelError, InferenceModeError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.build import Built, first_line
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
-from bnfold.frontends.tensorflow.concrete import Frozen, freeze, nodes_of, refuse_training_mode
+from bnfold.frontends.tensorflow.concrete import Frozen, freeze, nodes_of
 
 __all__ = ["MARKER", "BatchNorm", "Traced", "call_in_inference_mode", "marker_key", "trace"]
 
@@ -97,16 +97,25 @@ def trace(built: Built) -> Traced:
 
     with quiet(), _batch_norms_marked(built.generation, marks):
         try:
-            frozen = freeze(tf.function(infer, autograph=False, input_signature=specs).get_concrete_function())
+            concrete = tf.function(infer, autograph=False, input_signature=specs).get_concrete_function()
         except Exception as error:
             if marks.refused:  # Keras rewrites whatever passes through its layers
                 raise marks.refused[0] from None
-            raise UnsupportedOpError(
-                f"the model cannot be traced in inference mode: {first_line(error)}",
-                hint="Check that the model runs on an example: model(x, training=False).",
-            ) from error
-    refuse_training_mode(frozen.graph_def)
+            raise _untraceable(error) from error
+    try:
+        frozen = freeze(concrete)
+    except InferenceModeError:
+        raise
+    except Exception as error:
+        raise _untraceable(error) from error
     return Traced(frozen, marks.found).only(range(len(frozen.outputs)))
+
+
+def _untraceable(error: Exception) -> UnsupportedOpError:
+    return UnsupportedOpError(
+        f"the model cannot be traced in inference mode: {first_line(error)}",
+        hint="Check that the model runs on an example: model(x, training=False).",
+    )
 
 
 def _refuse_bfloat16(model: Any, marks: _Marks) -> None:
@@ -159,7 +168,7 @@ def _batch_norms_marked(generation: int, marks: _Marks) -> Iterator[None]:
     if generation >= 3:
         patches: list[tuple[type, Callable[..., Any]]] = [
             (keras.layers.BatchNormalization, _marking_call(marks)),
-            (keras.layers.TimeDistributed, _folded_time(keras.layers.TimeDistributed.call, marks)),
+            (keras.layers.TimeDistributed, _folded_time(keras.layers.TimeDistributed.call)),
         ]
     else:
         from tf_keras.src.layers.normalization.batch_normalization import BatchNormalizationBase
@@ -268,24 +277,17 @@ def _flat(variable: Any, dtype: type[np.floating[Any]]) -> npt.NDArray[np.floati
     return np.asarray(variable.numpy(), dtype).reshape(-1)
 
 
-def _folded_time(original: Callable[..., Any], marks: _Marks) -> Callable[..., Any]:
+def _folded_time(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a ``TimeDistributed.call`` that runs its layer once on all steps, where Keras 3 runs it once a step.
 
-    In inference mode every step is a sample of its own, so both are the same, and the layer stays one layer.
+    In inference mode every step is a sample of its own, so both are the same, and the layer stays one layer. Where the
+    number of steps is free, Keras 3 traces as many steps as the batch has samples; called eagerly it runs all of them.
     """
 
     def call(self: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         tf = tensorflow()
         if not tf.is_tensor(inputs) or getattr(self.layer, "stateful", False):
             return original(self, inputs, training=training, mask=mask)
-        if inputs.shape[1] is None:
-            refusal = UnsupportedOpError(
-                f"layer {marks.paths.get(id(self), self.name)!r} (TimeDistributed) does not know its number of steps, "
-                "and Keras 3 then runs it on as many steps as the batch has samples",
-                hint="Rebuild the model with a fixed number of steps, load its weights and save it again.",
-            )
-            marks.refused.append(refusal)
-            raise refusal
         kwargs: dict[str, Any] = {}
         if self.layer._call_has_mask_arg and mask is not None:  # noqa: SLF001
             kwargs["mask"] = _without_time(tf, mask)
@@ -295,7 +297,8 @@ def _folded_time(original: Callable[..., Any], marks: _Marks) -> Callable[..., A
         if not tf.is_tensor(outputs):
             return original(self, inputs, training=training, mask=mask)
         batch = inputs.shape[0] if inputs.shape[0] is not None else -1
-        result = tf.reshape(outputs, [batch, inputs.shape[1], *_sizes(tf, outputs, 1)])
+        steps = inputs.shape[1] if inputs.shape[1] is not None else tf.shape(inputs)[1]
+        result = tf.reshape(outputs, [batch, steps, *_sizes(tf, outputs, 1)])
         result.set_shape([*inputs.shape[:2], *outputs.shape[1:]])
         return result
 

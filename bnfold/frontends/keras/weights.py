@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,8 +127,8 @@ def match_names(
     Raises:
         SourceError: As ``error``: if names do not pair up one to one, or shapes differ.
     """
-    theirs = {name: name.split("/") for name in stored}
-    ours = {slot.name: slot.name.split("/") for slot in slots}
+    theirs = {name: _parts(name, stored) for name in stored}
+    ours = {slot.name: _parts(slot.name, [slot.name for slot in slots]) for slot in slots}
     pairs = _pair(theirs, ours) or _pair(_renumbered(theirs), _renumbered(ours))
     if pairs is None:
         raise error(
@@ -147,6 +147,15 @@ def match_names(
             )
         values[slot.name] = value
     return values
+
+
+def _parts(name: str, among: Collection[str]) -> list[str]:
+    """Return the parts of a name, spelt alike for both generations."""
+    scope, _, weight = name.rpartition("/")
+    # The one kernel of a depthwise layer has a name of its own in Keras 2; a separable layer has two in both.
+    if weight == "depthwise_kernel" and f"{scope}/pointwise_kernel" not in among:
+        weight = "kernel"
+    return [*scope.split("/"), weight]
 
 
 def _pair(theirs: Mapping[str, Sequence[str]], ours: Mapping[str, Sequence[str]]) -> dict[str, str] | None:

@@ -41,14 +41,22 @@ class Frozen:
 
 
 def freeze(concrete: Any) -> Frozen:  # a guest's concrete function
-    """Return a concrete function as a frozen graph, its calls spelled out, nothing computed ahead or combined."""
+    """Return a concrete function as a frozen graph, its calls spelled out, nothing computed ahead or combined.
+
+    Raises:
+        InferenceModeError: If it computes in training mode.
+    """
+    # What trains cannot be frozen either, and TensorFlow would say so in its own words.
+    refuse_training_mode(cut(concrete.graph.as_graph_def(), (), [tensor.name for tensor in concrete.outputs]))
     converter = tensorflow("tensorflow.python.framework.convert_to_constants")
     with quiet(), _no_session():
         frozen = converter.convert_variables_to_constants_v2(
             concrete, lower_control_flow=False, aggressive_inlining=True
         )
     inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (frozen.inputs, frozen.outputs))
-    return Frozen(cut(frozen.graph.as_graph_def(), inputs, outputs), inputs, outputs)
+    graph_def = cut(frozen.graph.as_graph_def(), inputs, outputs)
+    refuse_training_mode(graph_def)
+    return Frozen(graph_def, inputs, outputs)
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnfold.errors import CorruptModelError, SignatureError, UnsupportedOpError
+from bnfold.errors import CorruptModelError, InferenceModeError, SignatureError, UnsupportedOpError
 from bnfold.frontends.loaded import Array, Loaded, Request, Runner
 from bnfold.frontends.signature import listed, require_known, unknown_name
 from bnfold.frontends.sniff import Format
-from bnfold.frontends.tensorflow.concrete import Frozen, cut, freeze, refuse_training_mode
+from bnfold.frontends.tensorflow.concrete import Frozen, freeze
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
 from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
 from bnfold.frontends.tensorflow.to_onnx import to_onnx
@@ -75,9 +75,7 @@ def load(path: Path, request: Request) -> Loaded:
     require_known("input", request.inputs, inputs, option="--inputs")
     require_known("output", request.outputs, outputs, option="--outputs")
     chosen = request.outputs or outputs
-    refuse_training_mode(_reached(function))
     frozen = _freeze(function, path).only([outputs.index(output) for output in chosen])
-    refuse_training_mode(frozen.graph_def)
     model = to_onnx(frozen.graph_def, inputs=frozen.inputs, outputs=frozen.outputs, opset=request.opset)
     _name_batch_norms(model)
     rename_io(model, dict(zip((*frozen.inputs, *frozen.outputs), _distinct(inputs, chosen), strict=True)))
@@ -201,11 +199,6 @@ def _inputs_of(function: Any) -> list[str]:
     return list(names)
 
 
-def _reached(function: Any) -> Any:
-    """Return the graph of a function with the functions it calls, before its variables become constants."""
-    return cut(function.graph.as_graph_def(), (), [tensor.name for tensor in function.outputs])
-
-
 def _name_batch_norms(model: onnx.ModelProto) -> None:
     """Name batch norms after their scopes: without the calls around them, and without the operation's own name."""
     nodes = list(nodes_in(model.graph))
@@ -221,6 +214,8 @@ def _name_batch_norms(model: onnx.ModelProto) -> None:
 def _freeze(function: Any, path: Path) -> Frozen:
     try:
         return freeze(function)
+    except InferenceModeError:
+        raise
     except Exception as error:
         raise UnsupportedOpError(
             f"the variables of {path.name} cannot be turned into constants: {_short(error)}",

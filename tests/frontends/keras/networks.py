@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from bnfold.frontends.keras.guests import keras_of, quiet
+
+if TYPE_CHECKING:
+    import onnx
 
 Array = npt.NDArray[Any]
 Network = Callable[[Any], Any]

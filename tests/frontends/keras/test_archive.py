@@ -100,8 +100,7 @@ def test_a_changed_weight_in_an_archive_is_caught_by_its_checksum(files: dict[st
     path = folder / "flipped.keras"
     path.write_bytes(content)
     assert str(refusal(path)) == (
-        "flipped.keras begins like a .keras archive and is not a whole one: "
-        "Bad CRC-32 for file 'model.weights.h5'"
+        "flipped.keras begins like a .keras archive and is not a whole one: Bad CRC-32 for file 'model.weights.h5'"
     )
 
 

@@ -154,6 +154,8 @@ def test_a_real_network_of_keras_2_0_arrives_whole(real_files: Path) -> None:
         original = keras_of(2).models.load_model(path, compile=False)
         expected = original.predict(faces, verbose=0)
     assert loaded.run is not None
-    np.testing.assert_allclose(np.asarray(loaded.run({"input_1": faces})["predictions"], np.float64), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(loaded.run({"input_1": faces})["predictions"], np.float64), expected, atol=1e-6
+    )
     np.testing.assert_allclose(run_unoptimised(loaded.model, {"input_1": faces})[0], expected, atol=1e-4)
     assert expected.std() > 0.01

@@ -128,7 +128,12 @@ def test_what_is_not_keras_own_is_refused_by_name(inner: dict[str, Any], message
 
 def test_what_keras_brings_is_let_through() -> None:
     policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "float32"}, "registered_name": None}
-    zeros = {"module": "keras.initializers", "class_name": "Zeros", "config": {}, "registered_name": None}
+    zeros: dict[str, Any] = {
+        "module": "keras.initializers",
+        "class_name": "Zeros",
+        "config": {},
+        "registered_name": None,
+    }
     refuse_code(
         model(
             layer("Dense", "d", dtype=policy, bias_initializer=zeros, activation="relu"),
@@ -185,8 +190,8 @@ def test_a_stateful_layer_is_refused() -> None:
         ("[" * 100_000, "the model's configuration in m.h5 is nested too deeply to be a network"),
         ('{"class_name":"A","x":' * 500 + "1" + "}" * 500,
             "the model's configuration in m.h5 is nested too deeply to be a network"),
-        ("{", "the model's configuration in m.h5 is not valid JSON: Expecting property name enclosed in double quotes: "
-            "line 1 column 2 (char 1)"),
+        ("{", ("the model's configuration in m.h5 is not valid JSON: Expecting property name enclosed in double "
+            "quotes: line 1 column 2 (char 1)")),
         ("[]", "the model's configuration in m.h5 does not name the class of a model"),
         ('{"class_name": 3}', "the model's configuration in m.h5 does not name the class of a model"),
     ],
