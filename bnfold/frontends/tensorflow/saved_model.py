@@ -33,6 +33,7 @@ DANGEROUS = re.compile(
     (Eager)?PyFunc(Stateless)? | OneShotIterator | RemoteCall | Abort
     | ReadFile | WriteFile | MatchingFiles | PrintV2? | DumpTensor | Debug\w+
     | \w*Reader\w* | \w*Dataset\w* | InitializeTableFromTextFile\w*
+    | ImmutableConst | LookupTableExport\w* | DistributedSave | TRTEngineOp | Xla(HostCompute|Launch)\w*
     | LoadAndRemapMatrix | GenerateVocabRemapping | (Decode|Encode)ProtoV?\d*
     | Save | SaveSlices | Restore | RestoreSlice
     | \w*Summary\w* | Collective\w+ | Nccl\w+ | _?(Host)?(Send|Recv)
@@ -58,11 +59,11 @@ def load(path: Path, request: Request) -> Loaded:
     """
     saved = _read(path)
     graph = _serving_graph(saved, path)
-    refuse_dangerous(graph, path.name)
     if not graph.object_graph_def.nodes:
         from bnfold.frontends.tensorflow.saved_model_v1 import load_v1_saved_model
 
         return load_v1_saved_model(path, request)
+    refuse_dangerous(graph, path.name)  # before TensorFlow loads it, which runs what initialises it
     if request.set_values:
         raise SignatureError(
             f"{path.name} is a SavedModel of TensorFlow 2, which has no mode inputs to set: "
