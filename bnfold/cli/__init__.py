@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the program on the command line of this process, and leave with its exit code."""
-    # Until the commands are read, and after they have ended, there is nothing to clean up: Ctrl-C just ends the process.
+    # Before the commands are read, and after they have ended, nothing is to be cleaned up: Ctrl-C ends the process.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from bnfold.cli.root import run

@@ -127,11 +127,11 @@ def show(
 
     screen = console(sys.stderr if to_stderr else sys.stdout, settings)
     brief = compact and not settings.verbose
-    with screen.capture() as captured:
-        screen.print(render_line(report) if brief else render(report, width=screen.width, verbose=settings.verbose))
-        if written is not None and not brief:
-            screen.print(f"  wrote {one_line(written)}", soft_wrap=True)
-    # A table fills its last column with spaces, which are noise in a file.
     with to_reader():
+        with screen.capture() as captured:
+            screen.print(render_line(report) if brief else render(report, width=screen.width, verbose=settings.verbose))
+            if written is not None and not brief:
+                screen.print(f"  wrote {one_line(written)}", soft_wrap=True)
+        # A table fills its last column with spaces, which are noise in a file.
         screen.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
         screen.file.flush()

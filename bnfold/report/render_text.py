@@ -237,10 +237,9 @@ def _gates(report: Report, parity: Parity, *, verbose: bool) -> Iterator[tuple[s
 
 
 def _worst(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    if not comparisons:
-        return ()
+    """Return the output that came closest to failing, or failed by most."""
     ranks = {"fail": 2, "inconclusive": 1}
-    return (max(comparisons, key=lambda c: (ranks.get(c.verdict.value, 0), c.rho if math.isfinite(c.rho) else 0.0)),)
+    return tuple(sorted(comparisons, key=lambda one: (ranks.get(one.verdict.value, 0), one.closest))[-1:])
 
 
 def _compared(report: Report, comparison: Comparison, gate: str, *, several: bool) -> str:
@@ -255,7 +254,7 @@ def _compared(report: Report, comparison: Comparison, gate: str, *, several: boo
         return f"{head}   {comparison.detail}"
     if comparison.kind != "float":
         return f"{head}   {comparison.differing} of {comparison.compared} elements differ"
-    errors = f"{measure} {comparison.baseline:.2g}, {judged} {comparison.candidate:.2g}"
+    errors = f"{measure} {comparison.unfolded:.2g}, {judged} {comparison.candidate:.2g}"
     return f"{head}   error against float64: {errors}"
 
 

@@ -31,11 +31,29 @@ def region(eta: float = 5.24, verdict: Verdict = Verdict.PASS, source: str = "bn
 
 
 def comparison(
-    verdict: Verdict = Verdict.PASS_MORE_ACCURATE, *, candidate: float = 1.2e-6, detail: str = ""
+    verdict: Verdict = Verdict.PASS_MORE_ACCURATE,
+    *,
+    output: str = "logits",
+    candidate: float = 1.2e-6,
+    detail: str = "",
 ) -> Comparison:
     """Return gate B of one output."""
     return Comparison(
-        "logits", "float", candidate, 3.1e-6, 9.8e-6, "real", candidate / 3.1e-6, 12, 0, 120, 0, verdict, detail
+        output=output,
+        kind="float",
+        candidate=candidate,
+        unfolded=3.1e-6,
+        baseline=3.1e-6,
+        limit=9.8e-6,
+        closest=candidate / 9.8e-6,
+        probe="real",
+        rho=candidate / 3.1e-6,
+        probes=12,
+        set_aside=0,
+        compared=120,
+        differing=0,
+        verdict=verdict,
+        detail=detail,
     )
 
 

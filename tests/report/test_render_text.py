@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import textwrap
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from bnfold.parity.verdict import Comparison, Finding, Parity, Verdict
+from bnfold.parity.verdict import Finding, Parity, Verdict
 from bnfold.report import Report, Source
 from bnfold.report.render_text import render, render_line, size
 from tests.report.reports import FOLDED, PUT_BACK, SOURCE, comparison, region, report
@@ -88,9 +89,7 @@ def test_a_failure_shows_what_failed() -> None:
         regions=(region(), region(1050.0, Verdict.FAIL, "bn9")),
         folding=(
             comparison(Verdict.PASS),
-            Comparison(
-                "aux", "float", 0.1, 1e-6, 1e-5, "ones", 1e5, 3, 0, 9, 0, Verdict.FAIL, "error 0.1, limit 1e-05"
-            ),
+            comparison(Verdict.FAIL, output="aux", candidate=0.1, detail="error 0.1, limit 1e-05"),
         ),
     )
     told = shown(report(parity=parity, verdict="fail", reason="…"))
@@ -101,7 +100,7 @@ def test_a_failure_shows_what_failed() -> None:
 
 
 def test_an_integer_output_shows_how_many_elements_differ() -> None:
-    exact = Comparison("top", "exact", 0.0, 0.0, 0.0, "ones", 1.0, 3, 0, 90, 2, Verdict.PASS)
+    exact = replace(comparison(Verdict.PASS, output="top"), kind="exact", compared=90, differing=2)
     told = shown(report(parity=Parity(Verdict.PASS, "full", folding=(exact,)), verdict="pass"))
     assert "whole       PASS   2 of 90 elements differ\n" in told
 
