@@ -38,8 +38,8 @@ class Run:
 
 
 def peers_python() -> Path | None:
-    """Return the Python that has the other tools, which BNFOLD_PEERS may name, or None where there is none."""
-    python = Path(os.environ.get("BNFOLD_PEERS", PEERS))
+    """Return the Python that has the other tools, which BENCH_PEERS may name, or None where there is none."""
+    python = Path(os.environ.get("BENCH_PEERS", PEERS))
     return python if python.exists() else None
 
 
