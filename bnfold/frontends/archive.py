@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import struct
 import tarfile
@@ -35,7 +36,18 @@ _FREE = 64 << 20
 _LARGEST_DIRECTORY = 16 << 20
 _LOOKED_AT = 256 << 20
 _CHUNK = 1 << 20
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, UnicodeError)
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    struct.error,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    NotImplementedError,
+)
 _AGAIN = "Download or pack it again."
 
 
@@ -114,8 +126,13 @@ def unpack(path: Path, folder: Path) -> Path:
                             hint="Unpack it yourself if you trust it, and name the folder.",
                         )
                     out.write(chunk)
-    except (*_BROKEN, RuntimeError, NotImplementedError, FileExistsError, NotADirectoryError) as error:
+    except (*_BROKEN, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise _broken(path, error) from None
+    except OSError as error:
+        # A place before the file's beginning: what else goes wrong with reading and writing is no fault of the archive.
+        if error.errno == errno.EINVAL:
+            raise _broken(path, error) from None
+        raise
     inside = saved_model_in(names)
     if inside is None:
         raise SourceError(f"{path} is an archive without a SavedModel", hint="Unpack it and name the model inside.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from onnx import ModelProto
 
 from bnfold.graph.functions import inline_functions
@@ -34,6 +35,12 @@ def to_inference_mode(model: ModelProto) -> tuple[ModelProto, tuple[Change, ...]
             statistics, statistics of the batch that are spelled out, a random operator, or a mode that is not proved.
     """
     whole = inline_functions(model)
+    # Weights may hold anything, signalling NaNs included: judging them is not the matter here.
+    with np.errstate(all="ignore"):
+        return _switched(model, whole)
+
+
+def _switched(model: ModelProto, whole: ModelProto) -> tuple[ModelProto, tuple[Change, ...]]:
     program = Program(whole)
     everything = {(path, index) for path, view in program.views.items() for index in range(len(view))}
     training = training_nodes(program, everything, {})

@@ -46,7 +46,8 @@ SPELLINGS = [
     pytest.param(normalised("[0, 2]", "s = Pow(ve, half)\n y = Div(d, s)"), id="positive power"),
     pytest.param(
         "[mean] m = ReduceMean<axes=[0, 2]>(x)\n mm = Mul(m, m)\n q = Pow(x, two)\n"
-        "[variance] sq = ReduceMean<axes=[0, 2]>(q)\n v = Sub(sq, mm)\n ve = Add(v, e)\n s = Sqrt(ve)\n d = Sub(x, m)\n y = Div(d, s)",
+        "[variance] sq = ReduceMean<axes=[0, 2]>(q)\n v = Sub(sq, mm)\n ve = Add(v, e)\n"
+        "s = Sqrt(ve)\n d = Sub(x, m)\n y = Div(d, s)",
         id="mean of squares",
     ),
     pytest.param(
