@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -48,6 +48,7 @@ class Row:
     verdict: str
     correct: int | None
     seconds: float
+    kept: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -93,7 +94,8 @@ def converted(model: zoo.Model, folder: Path, split: digits.Split) -> Row:
         return Row(model, "", f"{type(error).__name__}: {error}", None, time.perf_counter() - start)
     report, seconds = conversion.report, time.perf_counter() - start
     correct = digits.correct(answers(path, feed(model, split)), split)
-    return Row(model, _counted(report, model), report.verdict, correct, seconds)
+    kept = tuple(f"{row.name}: {row.kept.says}" for row in report.batch_norms if row.kept is not None)
+    return Row(model, _counted(report, model), report.verdict, correct, seconds, kept)
 
 
 def _counted(report: bnfold.Report, model: zoo.Model) -> str:
@@ -110,7 +112,7 @@ def convert_all(console: Console, models: Sequence[zoo.Model], folder: Path, spl
     console.print(f"   {'model':24}{'what it is':24}{'folded':>12}  {'before, after':>13}  verified", style="dim")
     rows = []
     for model in models:
-        with console.status(f"   {model.name}") if console.is_terminal else _nothing():
+        with waiting(console, model.name):
             row = converted(model, folder, split)
         rows.append(row)
         mark = "[green]✓[/green]" if row.agrees else "[red]✗[/red]"
@@ -119,15 +121,21 @@ def convert_all(console: Console, models: Sequence[zoo.Model], folder: Path, spl
         console.print(
             f" {mark} {model.name:24}{model.kind:24}{row.batch_norms:>12}  {right:>13}  "
             f"{verdict:26}{row.seconds:5.1f}s",
-            soft_wrap=True,
             highlight=False,
         )
+    stays = [(row.model.name, line) for row in rows for line in row.kept]
+    if stays:
+        console.print("\n   What stays, and why", style="dim")
+    for name, line in stays:
+        console.print(f"   {name:24}{line}", highlight=False)
     return rows
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Turn a spinner meanwhile, where somebody looks at a terminal."""
+    with console.status(f"   {what}") if console.is_terminal else nullcontext():
+        yield
 
 
 def serve_one(console: Console, model: zoo.Model, folder: Path, split: digits.Split) -> bool:
@@ -139,7 +147,8 @@ def serve_one(console: Console, model: zoo.Model, folder: Path, split: digits.Sp
     with Service(folder / "store") as service:
         console.print(f"   listening at {service.url}", highlight=False)
         start = time.perf_counter()
-        card = service.fold(zoo.HERE / model.path)
+        with waiting(console, "folding in a process of its own"):
+            card = service.fold(zoo.HERE / model.path)
         verdict = PASSED.get(card["verdict"], card["verdict"])
         console.print(
             f"   POST /fold   the folded model after {time.perf_counter() - start:.1f} s, verified: {verdict}",
