@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from bnfold.cli.reference import pages
 from tests.house.tree import ROOT, tracked_files
 
 DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md"]
@@ -56,3 +57,8 @@ def test_bnfold_understands_the_commands_in_the_documents(call: str) -> None:
 @pytest.mark.parametrize("call", _called("make"))
 def test_make_knows_the_targets_in_the_documents(call: str) -> None:
     assert call.split(maxsplit=1)[0] in TARGETS
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+def test_generated_page_is_current(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text("utf-8") == pages()[name], "run: python -m bnfold.cli.reference docs"
