@@ -118,7 +118,7 @@ def stored_in(prefix: Path, net: Net, restore: str) -> Stored:
         with quiet():
             reader = tf.train.load_checkpoint(str(prefix))
             shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise _unreadable(prefix, error) from error
 
     def read(name: str) -> Value:
@@ -126,7 +126,7 @@ def stored_in(prefix: Path, net: Net, restore: str) -> Stored:
         try:
             with quiet():
                 value = np.asarray(reader.get_tensor(key))
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
             raise _unreadable(prefix, error) from error
         return value[_region(piece)[0]] if piece else value
 

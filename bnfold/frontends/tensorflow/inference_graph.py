@@ -16,7 +16,6 @@ from bnfold.errors import CorruptModelError, InferenceModeError, SignatureError
 from bnfold.frontends.loaded import ModeChange, Request, Runner
 from bnfold.frontends.tensorflow.batch_statistics import with_moving_averages
 from bnfold.frontends.tensorflow.dropout import dropouts, random_nodes
-from bnfold.frontends.tensorflow.variables import frozen, stored_values
 from bnfold.frontends.tensorflow.functions import both_branches, without_calls
 from bnfold.frontends.tensorflow.guests import tensorflow
 from bnfold.frontends.tensorflow.mode_inputs import given_values, pin_switches
@@ -37,6 +36,7 @@ from bnfold.frontends.tensorflow.prune import needed, pruned
 from bnfold.frontends.tensorflow.reading import demand_harmless
 from bnfold.frontends.tensorflow.shapes import shapes_of
 from bnfold.frontends.tensorflow.stored import Stored
+from bnfold.frontends.tensorflow.variables import frozen, stored_values
 
 __all__ = ["Inference", "in_inference_mode"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,11 @@ from bnfold.frontends.tensorflow.net import (
     data_inputs,
     dtype_of,
     is_variable,
+    node_of,
     ref_of,
     small_value,
 )
-from bnfold.frontends.tensorflow.prune import SWITCHES, pruned
+from bnfold.frontends.tensorflow.prune import SWITCHES, needed, pruned
 
 __all__ = ["Switches", "given_values", "pin_switches"]
 
@@ -147,22 +148,34 @@ def pin_switches(net: Net, outputs: Sequence[Ref], given: Switches, values: Mapp
     pinned = dict(given.pinned)
     changes = list(given.changes)
     settled: set[str] = {name for name, _ in pinned}
-    while True:
-        current = pruned(net, outputs, pinned)
-        open_ones = [name for name in _candidates(current) if name not in settled]
-        if not open_ones:
-            return Switches(pinned, tuple(changes))
-        name = open_ones[0]
-        settled.add(name)
-        node = current.nodes[name]
-        trials = [_try(net, outputs, pinned, name, value) for value in _values(current, node)]
-        default = _default(current, node, values)
-        chosen, proof = _chosen(node, [trial for trial in trials if trial.possible], default)
-        if chosen is None:
-            continue
-        pinned[name, 0] = chosen
-        if default is None or node.op == "PlaceholderWithDefault" or default.item() != chosen.item():
-            changes.append(ModeChange("switch", name, _described(node, default), str(chosen.item()), proof))
+    # What someone feeds decides first; then what is written in the graph, which may have been written for training.
+    for tried in (net, _opened(net, outputs)):
+        while (name := _next(pruned(tried, outputs, pinned), settled)) is not None:
+            settled.add(name)
+            current = pruned(tried, outputs, pinned)
+            node = net.nodes.get(name) or current.nodes[name]
+            trials = [_try(tried, outputs, pinned, name, value) for value in _values(current, node)]
+            default = _default(current, node, values)
+            chosen, proof = _chosen(node, [trial for trial in trials if trial.possible], default)
+            if chosen is None:
+                continue
+            pinned[name, 0] = chosen
+            if default is None or node.op == "PlaceholderWithDefault" or default.item() != chosen.item():
+                changes.append(ModeChange("switch", name, _described(node, default), str(chosen.item()), proof))
+    return Switches(pinned, tuple(changes))
+
+
+def _next(net: Net, settled: Collection[str]) -> str | None:
+    return next((name for name in _candidates(net) if name not in settled), None)
+
+
+def _opened(net: Net, outputs: Sequence[Ref]) -> Net:
+    """Return the net with placeholders for constants that decide by themselves, so that they can be tried too."""
+    result = net.copy()
+    for name in _candidates(net.cut(needed(net, outputs))):
+        if net.nodes[name].op == "Const":
+            result.nodes[name] = node_of("Placeholder", name, [], dtype=_BOOL)
+    return result
 
 
 def _candidates(net: Net) -> list[str]:

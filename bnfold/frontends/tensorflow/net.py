@@ -37,7 +37,7 @@ Ref = tuple[str, int]
 """A tensor: the name of its node, and which of the node's outputs it is."""
 
 _VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
-_MOST_BYTES = 1 << 31
+_MOST_ELEMENTS = 1 << 29
 _SMALL = 4096
 _TEXT = 7
 _SCALARS_HAVE_SHAPES = 24
@@ -77,6 +77,8 @@ class Net:
                     f"two nodes have the name {node.name}", hint="Get the file again: it is damaged."
                 )
             nodes[node.name] = node
+        for inner in [graph_def.node, *(function.node_def for function in graph_def.library.function)]:
+            _demand_possible_sizes(inner)
         for node in graph_def.node:
             for text in node.input:
                 if ref_of(text)[0] not in nodes:
@@ -237,6 +239,23 @@ class Net:
         return sorted(found)
 
 
+def _demand_possible_sizes(nodes: Iterable[Any]) -> None:
+    """Refuse constants that would fill the memory: one number and a shape are enough to write such a one."""
+    for node in nodes:
+        if node.op == "Const" and (count := _count(node)) > _MOST_ELEMENTS:
+            raise CorruptModelError(
+                f"the constant {node.name} says that it holds {count} elements",
+                hint="Get the file again: it is damaged.",
+            )
+
+
+def _count(node: Any) -> int:
+    count = 1
+    for dimension in attribute(node, "value").tensor.tensor_shape.dim:
+        count *= max(dimension.size, 0)
+    return count
+
+
 def _copied(node: Any) -> Any:
     copied = type(node)()
     copied.CopyFrom(node)
@@ -334,13 +353,6 @@ def value_of(node: Any) -> Value:
     """
     tf = tensorflow()
     tensor = attribute(node, "value").tensor
-    count = 1
-    for dimension in tensor.tensor_shape.dim:
-        count *= max(dimension.size, 0)
-    if count > _MOST_BYTES:
-        raise CorruptModelError(
-            f"the constant {node.name} says that it holds {count} elements", hint="Get the file again: it is damaged."
-        )
     try:
         return np.asarray(tf.make_ndarray(tensor))
     except (TypeError, ValueError, AttributeError) as error:
@@ -354,9 +366,6 @@ def small_value(node: Any) -> Value | None:
     """Return the value of a ``Const`` that is no weight: at most 4096 elements. None otherwise, and for text."""
     if node.op != "Const":
         return None
-    count = 1
-    for dimension in attribute(node, "value").tensor.tensor_shape.dim:
-        count *= max(dimension.size, 0)
-    if count > _SMALL or attribute(node, "dtype").type == _TEXT:
+    if _count(node) > _SMALL or attribute(node, "dtype").type == _TEXT:
         return None
     return value_of(node)
