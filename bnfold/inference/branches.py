@@ -39,15 +39,20 @@ def inline_known(model: ModelProto) -> None:
         _inline_in(program, min(views, key=lambda view: len(view.path)))
 
 
-def prune(model: ModelProto) -> None:
-    """Remove nodes that influence no output, and initializers that nothing reads any more."""
+def prune(model: ModelProto) -> Program:
+    """Remove nodes that influence no output and initializers that nothing reads; return a look at what is left."""
     program = Program(model)
     live = program.live({}, whole=True)
-    for path, view in sorted(program.views.items(), key=lambda entry: -len(entry[0])):
-        dead = [index for index in range(len(view.graph.node)) if (path, index) not in live]
-        for index in reversed(dead):
-            del view.graph.node[index]
+    dead = [
+        (view.graph, index)
+        for path, view in sorted(program.views.items(), key=lambda entry: -len(entry[0]))
+        for index in reversed(range(len(view)))
+        if (path, index) not in live
+    ]
+    for graph, index in dead:
+        del graph.node[index]
     _drop_initializers(model.graph)
+    return Program(model) if dead else program
 
 
 def _drop_initializers(graph: GraphProto) -> None:

@@ -47,7 +47,7 @@ def _switched(model: ModelProto, whole: ModelProto) -> tuple[ModelProto, tuple[C
     conditionals = known(program)
     if not training and not conditionals:
         return model, ()
-    before = read_names(whole)
+    before = read_names(program)
     pins, changes = prove(program) if training else ({}, [])
     changes += [
         Change("switch", name, "conditional with a constant condition", chosen) for name, chosen in conditionals
@@ -55,13 +55,13 @@ def _switched(model: ModelProto, whole: ModelProto) -> tuple[ModelProto, tuple[C
     result = ModelProto()
     result.CopyFrom(whole)
     pin(result, pins)
-    inline_known(result)
-    prune(result)
-    changes += use_running_statistics(Program(result))
-    changes += stop_dropping(Program(result))
-    prune(result)
-    left = Program(result)
+    if pins or conditionals:
+        inline_known(result)
+    left = prune(result)
+    changes += use_running_statistics(left)
+    changes += stop_dropping(left)
+    left = prune(result)
     refuse_random(left)
     refuse_batch_statistics(left, left.live({}))
-    changes += drop_idle_inputs(result, before)
+    changes += drop_idle_inputs(left, before)
     return result, tuple(changes)

@@ -128,14 +128,14 @@ def pin(model: ModelProto, pins: Mapping[str, Scalar]) -> None:
             del graph.input[place]
 
 
-def drop_idle_inputs(model: ModelProto, before: frozenset[str]) -> list[Change]:
+def drop_idle_inputs(program: Program, before: frozenset[str]) -> list[Change]:
     """Remove the inputs that nothing reads any more, and return what was removed.
 
     Args:
-        model: The model, changed in place.
+        program: The model, changed in place.
         before: What its nodes read before anything was switched: an input that was idle then is left alone.
     """
-    read = read_names(model)
+    model, read = program.model, read_names(program)
     initializers = {tensor.name for tensor in model.graph.initializer}
     changes = []
     for place in reversed(range(len(model.graph.input))):
@@ -148,9 +148,8 @@ def drop_idle_inputs(model: ModelProto, before: frozenset[str]) -> list[Change]:
     return changes[::-1]
 
 
-def read_names(model: ModelProto) -> frozenset[str]:
+def read_names(program: Program) -> frozenset[str]:
     """Return every name that a node or an output of any graph of a model reads."""
-    program = Program(model)
     nodes = (name for view in program.views.values() for node in view.graph.node for name in node.input)
     outputs = (name for view in program.views.values() for name in view.outputs)
     return frozenset((*nodes, *outputs))
