@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bnfold.fold import Fold, FoldPlan, Step
 from bnfold.pipeline.measure import node_outputs
-from bnfold.report import Absorbed, Affine, BatchNorm, Kept
+from bnfold.report import Absorbed, Affine, BatchNorm, Kept, RolledBack
 from bnfold.rules import BATCH_NORM, Reason, Refusal
 
 if TYPE_CHECKING:
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["affines_of", "batch_norms_of"]
 
 
-def batch_norms_of(model: ModelProto, plan: FoldPlan, rolled_back: Collection[str] = ()) -> tuple[BatchNorm, ...]:
+def batch_norms_of(model: ModelProto, plan: FoldPlan, rolled_back: Sequence[RolledBack] = ()) -> tuple[BatchNorm, ...]:
     """Return every batch norm of a model once, in the order of the graph.
 
     Args:
         model: The unfolded model.
         plan: What becomes of its batch norms.
-        rolled_back: Names of those that were folded, found wanting, and put back.
+        rolled_back: What was folded, found wanting, and put back.
     """
     rows = [_folded(fold) for fold in plan.folds if fold.subject.op_type == BATCH_NORM]
+    details = {name: piece.detail for piece in rolled_back for name in piece.sources}
     for kept in plan.kept:
-        subject, taken_back = kept.subject, kept.subject.name in rolled_back
-        refusal = Refusal(Reason.UNVERIFIED) if taken_back else kept.refusal
+        subject, taken_back = kept.subject, kept.subject.name in details
+        refusal = Refusal(Reason.UNVERIFIED, details[subject.name]) if taken_back else kept.refusal
         row = BatchNorm(
             name=subject.name,
             output=subject.output,

@@ -26,7 +26,7 @@ from bnfold.pipeline.conversion import Conversion, stamped
 from bnfold.pipeline.feeds import load_feeds
 from bnfold.pipeline.measure import measure, source_of, versions
 from bnfold.pipeline.options import DEFAULTS, LARGE, Options, Progress
-from bnfold.report import Command, Report, Signature, Source, Timing, Verdict
+from bnfold.report import Command, Report, RolledBack, Signature, Source, Timing, Verdict
 from bnfold.rules import BATCH_NORM, Reason
 
 if TYPE_CHECKING:
@@ -203,11 +203,25 @@ def verify(
 def _read(path: Path, options: Options, clock: _Clock) -> _Source:
     with clock.step("read"):
         loaded = frontends.load(path, options.request)
+        _check_idle(options, loaded, path)
         account = source_of(path, loaded)
     with clock.step("inference mode"):
         model, changes = to_inference_mode(loaded.model)
     mode = (*loaded.mode, *(ModeChange(c.kind, c.name, c.before, c.after, c.proof) for c in changes))
     return _Source(loaded, model, mode, account)
+
+
+def _check_idle(options: Options, loaded: Loaded, path: Path) -> None:
+    """Refuse what would have no effect: an option that is ignored is a promise that is broken."""
+    if loaded.format != sniff.Format.ONNX.value:
+        return
+    for name in ("opset", "architecture", "builder"):
+        told = getattr(options, name)
+        if told is not None:
+            raise SignatureError(
+                f"{path} is an ONNX file and stays as it was exported, so --{name} {told} has no effect",
+                hint=f"Leave --{name} out.",
+            )
 
 
 def _feeds(options: Options, source: _Source) -> Sequence[Mapping[str, Array]] | None:
@@ -248,19 +262,20 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
     source = _read(path, options, clock)
     feeds = _feeds(options, source)
     keep = _EVERYTHING if options.fold == "none" else options.keep
-    rolled_back: set[str] = set()
+    rolled_back: tuple[RolledBack, ...] = ()
     while True:
         with clock.step("fold"):
-            plan = folding.plan(source.model, keep=(*keep, *map(glob.escape, sorted(rolled_back))))
+            put_back = (glob.escape(name) for piece in rolled_back for name in piece.sources)
+            plan = folding.plan(source.model, keep=(*keep, *put_back))
             _check_keep(plan, options.keep)
             _check_numbers(plan, path)
             folded = folding.apply(source.model, plan)
         proof = _prove(source, folded, options, feeds, clock)
-        wanting = _wanting(proof) - rolled_back
+        wanting = _wanting(proof, rolled_back)
         if not wanting:
             break
         # What failed its own check is put back, alone, and everything is proven again without it.
-        rolled_back |= wanting
+        rolled_back += wanting
     report = _report(
         command, source, options, clock, plan=plan, proof=proof, after=folded.model, rolled_back=rolled_back
     )
@@ -302,12 +317,18 @@ def _check_comparable(source: _Source, other: _Source) -> None:
             )
 
 
-def _wanting(proof: Parity | None) -> set[str]:
-    """Return the names of what was folded in the pieces that failed their own check."""
-    return set() if proof is None else {name for region in proof.failed_regions for name in region.sources}
+def _wanting(proof: Parity | None, rolled_back: Sequence[RolledBack]) -> tuple[RolledBack, ...]:
+    """Return the pieces whose folding failed its own check and can still be put back."""
+    gone = {name for piece in rolled_back for name in piece.sources}
+    failed = () if proof is None else proof.failed_regions
+    return tuple(
+        RolledBack(region.sources, region.eta, region.limit, region.detail)
+        for region in failed
+        if not gone.issuperset(region.sources)
+    )
 
 
-def _verdict(proof: Parity | None, rolled_back: Collection[str]) -> Verdict:
+def _verdict(proof: Parity | None, rolled_back: Sequence[RolledBack]) -> Verdict:
     if proof is None:
         return "not-verified"
     if proof.verdict.passed and rolled_back:
@@ -325,7 +346,7 @@ def _report(
     plan: FoldPlan,
     proof: Parity | None = None,
     after: onnx.ModelProto | None = None,
-    rolled_back: Collection[str] = (),
+    rolled_back: tuple[RolledBack, ...] = (),
     other: Source | None = None,
 ) -> Report:
     return Report(
@@ -339,7 +360,7 @@ def _report(
         after=None if after is None else measure(after),
         verdict=_verdict(proof, rolled_back),
         reason="" if proof is None or proof.verdict.passed else proof.summary.partition(": ")[2],
-        rolled_back=tuple(sorted(rolled_back)),
+        rolled_back=rolled_back,
         parity=proof,
         other=other,
         timings=tuple(clock.timings),

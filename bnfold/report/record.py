@@ -24,6 +24,7 @@ __all__ = [
     "Measure",
     "Outcome",
     "Report",
+    "RolledBack",
     "Signature",
     "Source",
     "Timing",
@@ -135,6 +136,23 @@ class Affine:
 
 
 @dataclass(frozen=True, slots=True)
+class RolledBack:
+    """A piece of the graph whose folding failed its own check, and was put back.
+
+    Attributes:
+        sources: Names of the batch norms and constant affines that were folded in it.
+        eta: Its backward error, in the units of gate A.
+        limit: The largest that rounding explains.
+        detail: What was wrong, in one line.
+    """
+
+    sources: tuple[str, ...]
+    eta: float
+    limit: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Measure:
     """What a model consists of.
 
@@ -179,7 +197,7 @@ class Report:
         verdict: ``"pass"``, ``"pass-more-accurate"``, ``"rolled-back"`` (what failed was taken back, and the rest
             passes), ``"inconclusive"``, ``"fail"``, or ``"not-verified"`` where nobody asked for it.
         reason: What speaks against the result, in one sentence with numbers; empty where nothing does.
-        rolled_back: Names of what was folded, found wanting, and put back.
+        rolled_back: What was folded, found wanting, and put back.
         parity: The proof; None where none was asked for.
         other: What the source was compared with; only of ``verify``.
         timings: The steps in order.
@@ -198,7 +216,7 @@ class Report:
     after: Measure | None
     verdict: Verdict
     reason: str
-    rolled_back: tuple[str, ...]
+    rolled_back: tuple[RolledBack, ...]
     parity: Parity | None
     other: Source | None
     timings: tuple[Timing, ...]

@@ -89,7 +89,7 @@ def render_line(report: Report) -> Text:
 def verdict_in_words(report: Report) -> Text:
     """Return the verdict as it is shown, in its colour."""
     said, color = _VERDICTS[report.verdict]
-    count = f" {len(report.rolled_back)}" if report.rolled_back else ""
+    count = f" {sum(len(piece.sources) for piece in report.rolled_back)}" if report.rolled_back else ""
     return _text(said + count, f"bold {color}")
 
 
@@ -160,27 +160,42 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     folded, total = report.folded, len(report.batch_norms)
     would = "can be folded" if report.command == "inspect" else ""
     where = _where([step for batch_norm in folded for step in batch_norm.into])
-    parts = [f"{len(folded)} of {_plural(total, 'batch norm')} {would}".rstrip() if total else "no batch norm"]
+    parts = [f"{len(folded)} of {_plural(total, 'batch norm')} {would}".rstrip() if total else "no BatchNormalization"]
     parts += [where] if where else []
-    parts += [f"and {_plural(len(report.affines), 'constant affine')}"] if report.affines else []
     yield "fold", _text("   ".join(parts) + _took(report, "fold"))
+    if report.affines:
+        # Batch norms that an exporter spelled out as Mul and Add arrive here.
+        ops = Counter(affine.op_type for affine in report.affines)
+        said = " and ".join(f"{count} constant {op}" for op, count in sorted(ops.items()))
+        yield (
+            "",
+            _text(
+                f"{said} {would}   {_where([s for affine in report.affines for s in affine.into])}".replace(
+                    "    ", "   "
+                )
+            ),
+        )
     if verbose:
         for batch_norm in folded:
             into = ", ".join(f"{step.op_type} {step.node} ({step.rule})" for step in batch_norm.into)
             yield "", _text(f"{batch_norm.name} → {into}", "dim")
+        for affine in report.affines:
+            into = ", ".join(f"{step.op_type} {step.node} ({step.rule})" for step in affine.into)
+            yield "", _text(f"{affine.op_type} {affine.name} → {into}", "dim")
+    for number, piece in enumerate(report.rolled_back):
+        yield "" if number else "put back", _text(f"{_some(piece.sources)}: {piece.detail}", "yellow")
     yield from _kept_rows(report, verbose=verbose)
 
 
 def _kept_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     groups: dict[str, list[BatchNorm]] = defaultdict(list)
     for batch_norm in report.batch_norms:
-        if batch_norm.kept is not None:
+        if batch_norm.kept is not None and batch_norm.outcome == "kept":
             groups[batch_norm.kept.reason].append(batch_norm)
     for members in groups.values():
         kept = members[0].kept
         assert kept is not None
-        label = "put back" if members[0].outcome == "rolled-back" else "kept"
-        yield label, _text(f"{len(members)} × {kept.reason}: {kept.says}", "yellow")
+        yield "kept", _text(f"{len(members)} × {kept.reason}: {kept.says}", "yellow")
         if not verbose:
             yield "", _text(_some([member.name for member in members]))
         else:

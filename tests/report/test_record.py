@@ -14,7 +14,7 @@ from bnfold.parity.verdict import Parity, Verdict
 from bnfold.report import Source
 from bnfold.report.record import plain
 from bnfold.report.schema import report_schema
-from tests.report.reports import PUT_BACK, SOURCE, comparison, region, report
+from tests.report.reports import PUT_BACK, SOURCE, WANTING, comparison, region, report
 
 
 def _read(text: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _read(text: str) -> dict[str, Any]:
         {},
         {"parity": None, "after": None, "command": "inspect", "verdict": "not-verified"},
         {"other": SOURCE, "command": "verify"},
-        {"batch_norms": (PUT_BACK,), "rolled_back": ("bn4",), "verdict": "rolled-back"},
+        {"batch_norms": (PUT_BACK,), "rolled_back": (WANTING,), "verdict": "rolled-back"},
         {
             "verdict": "fail",
             "reason": "gate A",
