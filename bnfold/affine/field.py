@@ -74,6 +74,8 @@ class Field:
 
         A field that is constant along ``axis`` is the same affine for every channel.
         """
+        if size < 1 or not -self.rank <= axis < self.rank:
+            return None
         axis %= self.rank
         if any(other != axis for other in self.axes()) or self.shape[axis] not in (1, size):
             return None

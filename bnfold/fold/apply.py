@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from bnfold.affine import Field, Linear, Unstorable, round_to
 from bnfold.fold.draft import Draft, names_in_use
+from bnfold.fold.linear_nodes import stored_dtype
 from bnfold.fold.regions import regions_of
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import views
@@ -109,7 +110,7 @@ class _Writer:
         assert isinstance(form, Form)
         linear = self.draft.linear(index, form)
         assert isinstance(linear, Linear)
-        dtype = self.draft.dtype(index, form)
+        dtype = stored_dtype(self.draft.view.node(index), form)
         names = self.draft.view.graph.node[index].input
         self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])
         had_bias = form.bias is not None and form.bias < len(names) and bool(names[form.bias])
@@ -143,7 +144,7 @@ class _Writer:
         producer = self.wiring.producers[self.wiring.reads(index)[0]]
         form = self.draft.taken_in[producer][0][0].form(self.draft.view.node(producer))
         assert isinstance(form, Form)
-        return self.draft.dtype(producer, form)
+        return stored_dtype(self.draft.view.node(producer), form)
 
     def _replace(self, index: int, position: int, array: npt.NDArray[np.generic], wanted: str) -> None:
         """Let a node read a new constant; layers that shared one and fold alike go on sharing."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, ModelProto, helper
 
 from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
+from bnfold.fold.linear_nodes import read_linear, stored_dtype
 from bnfold.graph.shapes import subgraphs
 from bnfold.graph.wiring import Wiring
 from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules, Side
@@ -19,18 +19,11 @@ from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rul
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from onnx import GraphProto, ModelProto
+
     from bnfold.graph.view import GraphView, NodeView
 
 __all__ = ["Draft", "Step", "names_in_use"]
-
-_FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
-
-# What a linear node's attributes are where the model leaves them out.
-_DEFAULTS: dict[str, dict[str, int | float | str]] = {
-    "Conv": {"group": 1, "auto_pad": "NOTSET"},
-    "ConvTranspose": {"group": 1, "auto_pad": "NOTSET"},
-    "Gemm": {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
-}
 
 SHIFT_RULE = "add-output"
 """The rule by which a constant Add takes a shift in and lets the scale pass: s·(x + c) + o = s·x + (s·c + o)."""
@@ -151,7 +144,7 @@ class Draft:
         if isinstance(changed, Refusal):
             return Refusal(changed.reason, f"{node.name}: {changed.detail}")
         for array, axis in ((changed.weight, form.output_axis), (changed.bias, -1)):
-            stored = round_to(array, self.dtype(index, form), axis)
+            stored = round_to(array, stored_dtype(node, form), axis)
             if isinstance(stored, Unstorable):
                 return Refusal(Reason.OUT_OF_RANGE, f"{node.name}: {stored.detail}")
         self._tried = (index, len(self.taken_in.get(index, ())), affine, form, changed)
@@ -166,17 +159,12 @@ class Draft:
             return False
         return self._add_behind(step.index, changed.bias) in (None, subject)
 
-    def dtype(self, index: int, form: Form) -> npt.DTypeLike:
-        """Return the type in which a layer's weight is stored."""
-        element = self.view.type(self.view.node(index).proto.input[form.weight]).element
-        return helper.tensor_dtype_to_np_dtype(element)
-
     def linear(self, index: int, form: Form) -> Linear | Refusal:
         """Return a layer's weights with all that it has taken in so far."""
         taken = self.taken_in.get(index, [])
         if self._latest is not None and self._latest[:2] == (index, len(taken)):
             return self._latest[2]
-        linear = self.read_linear(index, form)
+        linear = read_linear(self.view.node(index), form)
         for absorber, affine in taken:
             if isinstance(linear, Refusal):
                 break
@@ -186,40 +174,6 @@ class Draft:
             linear = _without_loose_bias(linear, form)
             self._latest = (index, len(taken), linear)
         return linear
-
-    def read_linear(self, index: int, form: Form) -> Linear | Refusal:
-        """Return a layer's weights as they are in the model."""
-        node = self.view.node(index)
-        if node.view.type(node.proto.input[form.weight]).element == 0:
-            return Refusal(Reason.WEIGHT_TYPE, f"the type of the weight of {node.name} is not known")
-        name = np.dtype(self.dtype(index, form)).name
-        if name not in _FLOATING:
-            return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is stored as {name}")
-        weight = node.constant(form.weight)
-        if weight is None:
-            return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")
-        has_bias = form.bias is not None and node.has_input(form.bias)
-        bias = node.constant(form.bias) if has_bias and form.bias is not None else None
-        if has_bias and bias is None:
-            return Refusal(Reason.DYNAMIC_WEIGHT, f"the bias of {node.name} is not a constant")
-        if not np.isfinite(weight).all() or (bias is not None and not np.isfinite(bias).all()):
-            return Refusal(Reason.NON_FINITE, f"the weight or bias of {node.name} holds NaN or infinity")
-        if bias is None:
-            convolution = node.op_type in {"Conv", "ConvTranspose"}
-            (group,) = (node.integer("group", 1),)
-            channels = weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * group
-            bias = np.zeros(channels) if convolution else np.zeros(1)
-        if node.op_type == "Gemm":
-            bias = bias.reshape((1,) * (2 - bias.ndim) + bias.shape)
-        pads_itself = str(node.attributes.get("auto_pad", "")).startswith("SAME")
-        shape = (node.shape(form.data) if pads_itself else None) or ()
-        return Linear(
-            weight=weight.astype(np.float64),
-            bias=bias.astype(np.float64),
-            attributes={**_DEFAULTS.get(node.op_type, {}), **node.attributes},  # type: ignore[dict-item]
-            weight_input=form.weight,
-            spatial=tuple(size if isinstance(size, int) else None for size in shape[2:]),
-        )
 
     def _after(self, step: Step) -> tuple[Form, Linear]:
         """Return what a step makes of a layer; where the step was just tried, that is known."""
@@ -330,6 +284,8 @@ def _matches(node: NodeView, patterns: Collection[str]) -> bool:
 
 
 def _misplaced(node: NodeView, field: Field, form: Form) -> Refusal:
+    if not -field.rank <= form.axis < field.rank:
+        return Refusal(Reason.WRONG_AXIS, f"it has {field.rank} axes, and {node.name} wants axis {form.axis}")
     axis = form.axis % field.rank
     if any(other != axis for other in field.axes()):
         return Refusal(

@@ -17,14 +17,12 @@ _LARGEST = 1 << 28
 """No constant sub-expression with more elements than this is evaluated."""
 
 
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
 def widen(array: npt.NDArray[np.generic]) -> Constant:
-    """Return floating arrays of any width as float64, and all others as they are."""
-    if array.dtype.kind in "iub?" and array.dtype.name in _PLAIN:
-        return array
-    return array.astype(np.float64) if array.dtype.kind in "fV" else array
-
-
-_PLAIN = frozenset(np.dtype(kind).name for kind in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"))
+    """Return floating arrays as float64, and all others, eight-bit floats among them, as they are."""
+    return array.astype(np.float64) if array.dtype.name in _FLOATS else array
 
 
 def _axes(inputs: Sequence[Constant | None], attributes: Attributes) -> tuple[int, ...] | None:

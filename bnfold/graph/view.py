@@ -16,6 +16,7 @@ __all__ = ["STANDARD_DOMAINS", "GraphView", "NodeView", "outer_names", "views"]
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 _MEMO_BYTES = 1 << 16
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _SHAPE_KEEPING = frozenset(
     {"BatchNormalization", "Identity", "Dropout", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Clip"}
 )
@@ -183,7 +184,7 @@ class GraphView:
             if name not in self.producers:
                 break
             node = self.graph.node[self.producers[name]]
-            if node.op_type in {"Conv", "ConvTranspose"} and node.domain in STANDARD_DOMAINS:
+            if node.op_type in _CONVOLUTIONS and len(node.input) > 1 and node.domain in STANDARD_DOMAINS:
                 weight = self.type(node.input[1]).shape
                 return None if weight is None else (None,) * len(weight)
             if node.op_type == "Gemm":
@@ -193,7 +194,8 @@ class GraphView:
             name = node.input[0]
         for index, position in self.consumers.get(name, ()):
             node = self.graph.node[index]
-            if node.op_type in {"Conv", "ConvTranspose"} and position == 0 and node.domain in STANDARD_DOMAINS:
+            convolves = node.op_type in _CONVOLUTIONS and len(node.input) > 1 and node.domain in STANDARD_DOMAINS
+            if convolves and position == 0:
                 weight = self.type(node.input[1]).shape
                 return None if weight is None else (None,) * len(weight)
             if node.op_type == "Gemm" and position < 2:

@@ -22,6 +22,8 @@ def _form(node: NodeView, side: Side) -> Form | Refusal:
     if len(sizes) < 3:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} has shape {sizes}")
     group = node.integer("group", 1)
+    if group < 1 or sizes[0] % group:
+        return Refusal(Reason.CHANNEL_MISMATCH, f"the weight of {node.name}, {sizes}, is not of {group} groups")
     channels = sizes[0] if side is Side.OUTPUT else sizes[1] * group
     return Form(
         data=0,

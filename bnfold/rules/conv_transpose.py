@@ -20,6 +20,8 @@ def _form(node: NodeView, side: Side) -> Form | Refusal:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")
     sizes = [int(size) for size in shape if isinstance(size, int)]
     group = node.integer("group", 1)
+    if group < 1 or sizes[0] % group:
+        return Refusal(Reason.CHANNEL_MISMATCH, f"the weight of {node.name}, {sizes}, is not of {group} groups")
     channels = sizes[1] * group if side is Side.OUTPUT else sizes[0]
     taps = int(np.prod(sizes[2:], dtype=np.int64))
     return Form(

@@ -116,9 +116,10 @@ def _product(sizes: Shape) -> Dimension:
 
 def _axes(node: NodeView, rank: int) -> tuple[int, ...] | None:
     given = node.constant(1) if node.has_input(1) else node.attributes.get("axes")
-    if given is None:
+    if given is None or not rank:
         return None
-    return tuple(sorted(int(axis) % rank for axis in np.asarray(given).reshape(-1)))
+    axes = {int(axis) % rank for axis in np.asarray(given).reshape(-1)}
+    return tuple(sorted(axes)) if len(axes) == np.asarray(given).size else None
 
 
 def _without(field: Field, axes: tuple[int, ...], node: NodeView) -> Field | Refusal:
@@ -149,7 +150,8 @@ def _unsqueeze(node: NodeView, field: Field, direction: Direction) -> Field | Re
     if before is None or given is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} adds are not known")
     axes = _axes(node, len(before) + np.asarray(given).size)
-    assert axes is not None
+    if axes is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} adds repeat")
     return _with(field, axes) if direction is Direction.FORWARD else _without(field, axes, node)
 
 
