@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -12,6 +15,7 @@ import pytest
 from bnfold.cli.reference import pages
 from tests.house.tree import ROOT, tracked_files
 
+README = ROOT / "README.md"
 DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md"]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 FENCE = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -52,6 +56,39 @@ def test_bnfold_understands_the_commands_in_the_documents(call: str) -> None:
     for parameter in command.params:
         if isinstance(parameter.type, click.Choice) and values.get(parameter.name or ""):
             parameter.type.convert(values[parameter.name or ""], parameter, context)
+
+
+def _fenced(language: str, beginning: str) -> str:
+    """Return the one block of the README that begins like this."""
+    (block,) = re.findall(
+        rf"^```{language}\n({re.escape(beginning)}.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return str(block)
+
+
+def _masked(text: str) -> str:
+    """Return what does not depend on the machine: no figures, and not which layer is the worst by them."""
+    return re.sub(r"\d[\d.]*(?:e-\d+)?", "#", re.sub(r"(\(limit \d+\)) .*", r"\1", text))
+
+
+@pytest.mark.tensorflow
+def test_the_run_in_the_readme_is_what_happens(tmp_path: Path) -> None:
+    command, _, shown = _fenced("", "$ bnfold convert").partition("\n")
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    run = [sys.executable, "-m", *shlex.split(command.removeprefix("$ "))]
+    environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True, encoding="utf-8")
+    printed = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+    assert _masked(printed) == _masked(shown)
+
+
+def test_the_python_in_the_readme_runs(tmp_path: Path) -> None:
+    (tmp_path / "network.onnx").write_bytes((ROOT / "models" / "torch_conv" / "digits.onnx").read_bytes())
+    run = [sys.executable, "-c", _fenced("python", "import bnfold")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout in {"pass\n", "pass-more-accurate\n"}
+    assert (tmp_path / "folded.onnx").exists()
 
 
 @pytest.mark.parametrize("call", _called("make"))
