@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -17,7 +18,10 @@ from service.sandbox import confine
 
 __all__ = ["main"]
 
-_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "Unable to allocate")
+# How numpy, onnxruntime, TensorFlow and the loader of libraries say it.
+_OUT_OF_MEMORY = re.compile(
+    r"(?i)bad_alloc|(failed|unable) to allocate|cannot allocate memory|failed to map segment|OOM when"
+)
 
 
 def main() -> None:
@@ -44,7 +48,7 @@ def _outcome(folder: Path) -> dict[str, Any]:
             return {"kind": "memory"}
         return _defect(error)
     except Exception as error:  # whatever it is, the service must tell it
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             return {"kind": "memory"}
         return _defect(error)
 

@@ -38,10 +38,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged, to standard error."
     )
-    stop_seconds: int = Field(30, ge=0, description="How long requests that run may go on after SIGTERM.")
+    stop_seconds: int = Field(30, ge=0, le=86400, description="How long requests that run may go on after SIGTERM.")
 
     upload_size: ByteSize = Field(ByteSize(512 * _MIB), gt=0, description="The largest request that `/fold` takes.")
-    upload_seconds: float = Field(300, gt=0, description="How long an upload may take.")
+    upload_seconds: float = Field(300, gt=0, le=86400, description="How long an upload may take.")
 
     jobs: int = Field(2, ge=1, description="How many conversions run at a time, each in a process of its own.")
     queue: int = Field(
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         description="How many more requests to `/fold` may wait; beyond that the answer is 503 with `Retry-After`.",
     )
     job_seconds: float = Field(
-        300, gt=0, description="How long one conversion may take, by the clock and in CPU time per core."
+        300, gt=0, le=86400, description="How long one conversion may take, by the clock and in CPU time per core."
     )
     job_memory: ByteSize = Field(
         ByteSize(16 * _GIB),
@@ -63,7 +63,10 @@ class Settings(BaseSettings):
 
     infer_size: ByteSize = Field(ByteSize(64 * _MIB), gt=0, description="The largest request that `infer` takes.")
     infer_seconds: float = Field(
-        30, gt=0, description="How long one inference may take, with waiting; a runner that takes longer is stopped."
+        30,
+        gt=0,
+        le=86400,
+        description="How long one inference may take, with waiting; a runner that takes longer is stopped.",
     )
     infer_queue: int = Field(
         64, ge=0, description="How many requests may wait for one model; beyond that the answer is 503."
@@ -107,12 +110,14 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 def unknown_names(environment: Mapping[str, str]) -> list[str]:
     """Return a sentence about each variable that looks like a setting and is none."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    bare = [name.upper() for name in Settings.model_fields]
     said = []
     for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            said.append(f"{name} is no setting and is ignored" + (f": did you mean {close[0]}?" if close else ""))
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in bare:
+            close = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1)
+            said.append(
+                f"{name} is no setting and is ignored" + (f": did you mean {PREFIX}{close[0]}?" if close else "")
+            )
     return said
 
 

@@ -59,11 +59,15 @@ class Server:
     def held_child(self, module: str = "service.child") -> int:
         """Wait until a child is there, and keep it from going on."""
         child = wait_for(lambda: self.children(module))[0]
+        # Only then is it tied to the service and has its limits.
+        wait_for(lambda: "NoNewPrivs:\t1" in Path(f"/proc/{child}/status").read_text())
         os.kill(child, signal.SIGSTOP)
         return child
 
     def aside(self) -> list[Path]:
-        return [path for path in (self.store / "aside").iterdir() if not self.children("service.runner")]
+        """Return the folders of requests; a runner's is left out."""
+        runners = {Path(f"/proc/{runner}/cwd").resolve() for runner in self.children("service.runner")}
+        return [path for path in (self.store / "aside").iterdir() if path.resolve() not in runners]
 
     def kill(self) -> None:
         self.process.kill()

@@ -1,0 +1,146 @@
+"""The pages ``docs/settings.md`` and ``docs/http.md``, made from the code: ``python -m service.docs`` writes them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ByteSize
+
+from service import problems
+from service.app import make_app
+from service.options import FIELDS
+from service.settings import PREFIX, Settings, read_settings
+from service.store import open_store
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = ["HTTP_PAGE", "SETTINGS_PAGE", "http_page", "settings_page"]
+
+_DOCS = Path(__file__).resolve().parents[1] / "docs"
+SETTINGS_PAGE = _DOCS / "settings.md"
+HTTP_PAGE = _DOCS / "http.md"
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def settings_page() -> str:
+    """Return the text of ``docs/settings.md``."""
+    rows = [
+        f"| `{PREFIX}{name.upper()}` | `{_default(about)}` | {about.description} |"
+        for name, about in Settings.model_fields.items()
+    ]
+    return "\n".join(
+        [
+            "# Settings of the service",
+            "",
+            "`python -m service` reads them from the environment when it starts. Sizes are bytes, or have a",
+            "unit: `512MiB`. A variable that begins with `BNFOLD_` and is not here is told in the log and ignored.",
+            "",
+            "| variable | default | what it does |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def http_page() -> str:
+    """Return the text of ``docs/http.md``."""
+    return "\n".join(
+        [_INTRODUCTION, *_endpoints(), "", _FORM, *_fields(), "", _INFERENCE, "", _ERRORS, *_problems(), ""]
+    )
+
+
+def _endpoints() -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = make_app(read_settings({}), open_store(Path(folder))).openapi()["paths"]
+    return [
+        "| | |",
+        "|---|---|",
+        *(
+            f"| {method.upper()} `{path}` | {' '.join(about['description'].split())} |"
+            for path, methods in paths.items()
+            for method, about in methods.items()
+        ),
+    ]
+
+
+def _fields() -> list[str]:
+    return [
+        "| field | |",
+        "|---|---|",
+        "| `model` | The model file. |",
+        "| `architecture` | A file: the architecture of a Keras file that holds only weights, as JSON. |",
+        *(f"| `{field}` | {says} |" for field, (_, says) in FIELDS.items()),
+    ]
+
+
+def _problems() -> list[str]:
+    classes = [getattr(problems, name) for name in problems.__all__ if name.endswith("Error")]
+    told = [each for each in classes if each not in {problems.ServiceError, problems.RefusedError}]
+    rows = sorted(
+        (each.status, each.code, " ".join((each.__doc__ or "").partition("\n\n")[0].split())) for each in told
+    )
+    return [
+        "| status | `code` | |",
+        "|---|---|---|",
+        *(f"| {status} | `{code}` | {says} |" for status, code, says in rows),
+    ]
+
+
+def _default(about: FieldInfo) -> str:
+    value = about.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, ByteSize):
+        size, unit = next((size, unit) for size, unit in _UNITS if value % size == 0)
+        return f"{value // size}{unit}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_INTRODUCTION = """# The service over HTTP
+
+```
+make serve
+curl -F model=@network.keras localhost:8080/fold
+curl -F model=@network.keras -H 'Accept: application/octet-stream' -o folded.onnx localhost:8080/fold
+```
+
+`make serve` starts it on 127.0.0.1, port 8080; [settings.md](settings.md) lists what can be set. Every conversion runs
+in a process of its own with a time limit, and every served model in another. The folded model is kept under a name that
+is made from the content of the upload, the options and the versions that folded it: the same again is answered at once,
+and a name never changes what it stands for.
+"""
+
+_FORM = """## The form that `/fold` takes
+
+`multipart/form-data`. The options mean what they mean on the command line. When the client goes away, its conversion is
+stopped.
+"""
+
+_INFERENCE = """## Running a model
+
+```
+curl localhost:8080/v2/models/NAME/infer \\
+    -d '{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}'
+```
+
+The Open Inference Protocol, version 2, with the extension `binary_tensor_data`; any of its clients will do. `-1` in a
+shape stands for any size. FP16 travels as binary only, BF16 not at all. A number that JSON cannot write (NaN, infinity)
+is an error unless the output is asked for as binary. Models run in onnxruntime with its own rewriting of graphs
+switched off, so that what is served is what was proven."""
+
+_ERRORS = """## Errors
+
+`application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with a `detail` that says what is wrong,
+a `hint` that says what to do, and a `code` that stays. Under `/v2` the member `error` repeats both as one string. A
+model that is refused gets the code, message and hint that the command line has for it: 415 for `unknown-format`, 409 for
+`parity` and `inconclusive`, 422 for the rest. The others are:
+"""
+
+
+if __name__ == "__main__":
+    SETTINGS_PAGE.write_text(settings_page(), "utf-8")
+    HTTP_PAGE.write_text(http_page(), "utf-8")

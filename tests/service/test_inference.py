@@ -1,0 +1,381 @@
+"""Folded models at the Open Inference Protocol: right answers, in JSON and binary, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from service.tensors import DATATYPES
+from tests.service.server import Server, conv_model, post
+
+if TYPE_CHECKING:
+    import httpx
+
+LENGTH = "Inference-Header-Content-Length"
+ELEMENTS = {
+    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
+    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float", "FP64": "double", "BYTES": "string",
+}  # fmt: skip
+SOME: dict[str, list[Any]] = {
+    "BOOL": [True, False, True, True],
+    "UINT8": [0, 255, 7, 1],
+    "UINT16": [0, 65535, 7, 1],
+    "UINT32": [0, 2**32 - 1, 7, 1],
+    "UINT64": [0, 2**64 - 1, 2**63, 2**53 + 1],
+    "INT8": [-128, 127, 0, 1],
+    "INT16": [-(2**15), 2**15 - 1, 0, 1],
+    "INT32": [-(2**31), 2**31 - 1, 0, 1],
+    "INT64": [-(2**63), 2**63 - 1, 2**53 + 1, 1],
+    "FP16": [0.5, -65504.0, 1.0, 2.0],
+    "FP32": [0.1, -3.4028234663852886e38, 1, 1e-45],
+    "FP64": [0.1, -1.7976931348623157e308, 1, 5e-324],
+    "BYTES": ["", "a", "ü→", "x" * 300],
+}
+
+
+@pytest.fixture(scope="module")
+def everything(server: Server) -> str:
+    """The name of a model that answers what it is asked, in every datatype."""
+    takes = ", ".join(f"{element}[n,2] {name}_in" for name, element in ELEMENTS.items())
+    answers = ", ".join(f"{element}[n,2] {name}_out" for name, element in ELEMENTS.items())
+    nodes = "\n".join(f"{name}_out = Identity({name}_in)" for name in ELEMENTS)
+    text = f'<ir_version: 8, opset_import: ["" : 17]>\ng ({takes}) => ({answers}) {{\n{nodes}\n}}'
+    with server.client() as client:
+        answer = post(client, onnx.parser.parse_model(text).SerializeToString(), verify="off")
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["name"])
+
+
+def _raw(datatype: str, elements: list[Any]) -> bytes:
+    if datatype == "BYTES":
+        return b"".join(len(e.encode()).to_bytes(4, "little") + e.encode() for e in elements)
+    return np.array(elements, dtype=DATATYPES[datatype]).tobytes()
+
+
+def _ask_everything(binary: bool) -> tuple[dict[str, Any], bytes]:  # noqa: FBT001
+    inputs, raw = [], b""
+    for datatype, elements in SOME.items():
+        one: dict[str, Any] = {"name": f"{datatype}_in", "datatype": datatype, "shape": [2, 2]}
+        if binary or datatype == "FP16":
+            content = _raw(datatype, elements)
+            one["parameters"] = {"binary_data_size": len(content)}
+            raw += content
+        else:
+            one["data"] = elements
+        inputs.append(one)
+    return {"inputs": inputs}, raw
+
+
+def _send(client: httpx.Client, name: str, asked: object, raw: bytes = b"") -> httpx.Response:
+    text = json.dumps(asked).encode()
+    return client.post(f"/v2/models/{name}/infer", content=text + raw, headers={LENGTH: str(len(text))} if raw else {})
+
+
+def test_every_datatype_goes_through_json_unchanged(client: httpx.Client, everything: str) -> None:
+    asked, raw = _ask_everything(binary=False)
+    asked["outputs"] = [{"name": f"{d}_out", "parameters": {"binary_data": d == "FP16"}} for d in SOME]
+    answer = _send(client, everything, asked, raw)
+    assert answer.status_code == 200, answer.text
+    length = int(answer.headers[LENGTH])
+    told = json.loads(answer.content[:length])
+    assert answer.content[length:] == _raw("FP16", SOME["FP16"])
+    for output in told["outputs"]:
+        datatype = output["datatype"]
+        assert output["name"] == f"{datatype}_out"
+        assert output["shape"] == [2, 2]
+        if datatype == "FP32":
+            np.testing.assert_array_equal(np.float32(output["data"]), np.float32(SOME["FP32"]))
+        elif datatype != "FP16":
+            assert output["data"] == SOME[datatype]
+            assert [type(e) for e in output["data"]] == [type(SOME[datatype][1])] * 4
+
+
+def test_every_datatype_goes_through_binary_unchanged(client: httpx.Client, everything: str) -> None:
+    asked, raw = _ask_everything(binary=True)
+    asked["parameters"] = {"binary_data_output": True}
+    asked["id"] = "42"
+    answer = _send(client, everything, asked, raw)
+    assert answer.status_code == 200, answer.text
+    length = int(answer.headers[LENGTH])
+    told = json.loads(answer.content[:length])
+    assert (told["id"], told["model_name"], told["model_version"]) == ("42", everything, "1")
+    assert answer.content[length:] == raw
+    assert [output["parameters"]["binary_data_size"] for output in told["outputs"]] == [
+        len(_raw(d, SOME[d])) for d in SOME
+    ]
+
+
+def test_a_model_answers_as_the_original_does(client: httpx.Client) -> None:
+    content = conv_model(200)
+    name = post(client, content).json()["name"]
+    x = np.random.default_rng(201).normal(size=(3, 3, 8, 8)).astype(np.float32)
+    expected = np.asarray(ReferenceEvaluator(onnx.load_from_string(content)).run(None, {"x": x})[0])  # type: ignore[index]
+    for nested in (x.tolist(), x.ravel().tolist()):
+        asked = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [3, 3, 8, 8], "data": nested}]}
+        output = _send(client, name, asked).json()["outputs"][0]
+        assert output["shape"] == [3, 4, 6, 6]
+        np.testing.assert_allclose(np.reshape(output["data"], (3, 4, 6, 6)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_empty_batch_has_an_empty_answer(client: httpx.Client, everything: str) -> None:
+    inputs = [{"name": f"{d}_in", "datatype": d, "shape": [0, 2], "data": []} for d in SOME if d != "FP16"]
+    inputs.append({"name": "FP16_in", "datatype": "FP16", "shape": [0, 2], "parameters": {"binary_data_size": 0}})
+    answer = _send(client, everything, {"inputs": inputs, "outputs": [{"name": "BYTES_out"}, {"name": "INT8_out"}]})
+    assert answer.status_code == 200, answer.text
+    assert [(o["name"], o["shape"], o["data"]) for o in answer.json()["outputs"]] == [
+        ("BYTES_out", [0, 2], []),
+        ("INT8_out", [0, 2], []),
+    ]
+
+
+def test_the_server_and_its_models_describe_themselves(client: httpx.Client, folded: dict[str, str]) -> None:
+    name = folded["name"]
+    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True, "live": True}
+    for link in (f"/v2/models/{name}", f"/v2/models/{name}/versions/1"):
+        assert client.get(link).json() == {
+            "name": name,
+            "versions": ["1"],
+            "platform": "onnx_onnxv1",
+            "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3, 8, 8]}],
+            "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 4, 6, 6]}],
+        }
+        assert client.get(f"{link}/ready").json() == {"name": name, "ready": True}
+
+
+def test_a_model_that_is_not_there_is_not_found(client: httpx.Client) -> None:
+    for answer in (
+        client.post("/v2/models/x/infer", content=b"{}"),
+        client.get("/v2/models/x"),
+        client.get("/v2/models/x/ready"),
+    ):
+        assert answer.status_code == 404
+        assert answer.json()["error"] == "there is no model 'x'. GET /models lists those that are kept."
+
+
+X: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [1, 3, 8, 8], "data": [0.5] * 192}
+
+
+def _with(**changes: Any) -> dict[str, Any]:
+    one = {name: value for name, value in {**X, **changes}.items() if value is not None}
+    return {"inputs": [one]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({}, "the request has no list inputs. Follow the Open Inference Protocol, version 2."),
+        ([], "the request is no JSON object. Follow the Open Inference Protocol, version 2."),
+        ({"inputs": []}, "the request lacks the input x. The model takes x."),
+        ({"inputs": [3]}, "an input is no JSON object. Follow the Open Inference Protocol, version 2."),
+        ({"inputs": [X, X]}, "the input x came twice. Send each input once."),
+        (_with(name="y"), "the model has no input 'y'. It takes x."),
+        (_with(name=None), "the model has no input None. It takes x."),
+        (_with(datatype="FP64"), "x is FP64, and the model takes FP32. Send it as FP32."),
+        (_with(datatype="F"), f"x has the datatype 'F'. Use one of {', '.join(DATATYPES)}."),
+        (_with(datatype=["FP32"]), f"x has the datatype ['FP32']. Use one of {', '.join(DATATYPES)}."),
+        (
+            _with(shape=[1, 3, 8, 9], data=[0.5] * 216),
+            "x has the shape [1, 3, 8, 9], and the model takes [-1, 3, 8, 8]. Send the shape that the model takes; -1 stands for any size.",
+        ),
+        (
+            _with(shape=[192]),
+            "x has the shape [192], and the model takes [-1, 3, 8, 8]. Send the shape that the model takes; -1 stands for any size.",
+        ),
+        (_with(shape=[2, 3, 8, 8]), "x of shape [2, 3, 8, 8] has 384 elements, and 192 came. Send as many elements as the shape says."),
+        (_with(shape=[-1, 3, 8, 8]), "x has the shape [-1, 3, 8, 8]. Give the shape as a list of whole numbers from 0."),
+        (_with(shape=[True, 3, 8, 8]), "x has the shape [True, 3, 8, 8]. Give the shape as a list of whole numbers from 0."),
+        (_with(shape=None), "x has the shape None. Give the shape as a list of whole numbers from 0."),
+        (
+            _with(shape=[2**32, 2**32, 3, 8]),
+            "x has the shape [4294967296, 4294967296, 3, 8], which is beyond any tensor. Send a smaller tensor.",
+        ),
+        (
+            _with(shape=[0, 2**62, 2**62, 8], data=[]),
+            "x has the shape [0, 4611686018427387904, 4611686018427387904, 8], which is beyond any tensor. Send a smaller tensor.",
+        ),
+        (_with(data=None), "x came without data. Send its elements as data, or as binary."),
+        (_with(data=3), "x has no list as data. Send the elements as a list, flat or nested by axis."),
+        (_with(data=["0.5"] * 192), "x is FP32 and holds text. Send numbers."),
+        (_with(data=[True] * 192), "x is FP32 and holds true or false. Send numbers."),
+        (_with(data=[[0.5]] * 192), "the data of x is not nested as its shape [1, 3, 8, 8]: axis 0 should have 1 items."
+            " Send the elements as a list, flat or nested by axis."),
+        (_with(data=[1e39] * 192), "x holds a number that FP32 cannot hold. Send numbers within the datatype's range."),
+        (_with(data=[10**400] * 192), "x holds a number that FP32 cannot hold. Send numbers within the datatype's range."),
+        (_with(parameters={"binary_data_size": 768}, data=None), "x says that it has 768 bytes, and 0 are left."
+            " Send the raw bytes of the inputs behind the JSON, in the order of the inputs."),
+        (_with(parameters=[1]), "parameters is no JSON object. Follow the Open Inference Protocol, version 2."),
+        ({**_with(), "outputs": [{"name": "z"}]}, "the model has no output 'z'. It answers y."),
+        ({**_with(), "outputs": [{"name": "y"}, {"name": "y"}]}, "the output y is asked for twice. Ask for each output once."),
+        ({**_with(), "outputs": [{"name": "y", "parameters": {"classification": 2}}]}, "outputs as classes are not offered. Ask for the output itself."),
+        ({**_with(), "outputs": 3}, "the request has no list outputs. Follow the Open Inference Protocol, version 2."),
+        ({**_with(), "id": 3}, "the id of the request is no text. Follow the Open Inference Protocol, version 2."),
+        ({**_with(), "parameters": {"binary_data_output": 1}}, "binary_data_output is 1. Send true or false."),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(client: httpx.Client, folded: dict[str, str], asked: object, error: str) -> None:
+    answer = _send(client, folded["name"], asked)
+    assert (answer.status_code, answer.json()["code"], answer.json()["error"]) == (400, "tensor", error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"x",
+        b"{",
+        b'{"inputs": [NaN]}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"a":' * 50_000,
+        b'{"inputs": [' + b"9" * 5000 + b"]}",
+    ],
+)
+def test_what_is_no_json_is_refused(client: httpx.Client, folded: dict[str, str], body: bytes) -> None:
+    answer = client.post(f"/v2/models/{folded['name']}/infer", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "tensor")
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "999999", "9" * 30, "x", "+5", "١"])
+def test_a_header_length_that_lies_is_refused(client: httpx.Client, folded: dict[str, str], length: str) -> None:
+    headers = {LENGTH.encode(): length.encode("utf-8")}
+    answer = client.post(f"/v2/models/{folded['name']}/infer", content=json.dumps(_with()), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "tensor")
+
+
+def test_raw_bytes_must_be_as_many_as_are_told(client: httpx.Client, folded: dict[str, str]) -> None:
+    asked = _with(data=None, parameters={"binary_data_size": 768})
+    assert _send(client, folded["name"], asked, bytes(768)).status_code == 200
+    assert _send(client, folded["name"], asked, bytes(769)).json()["detail"] == "1 bytes are left behind the last input"
+    short = _with(data=None, parameters={"binary_data_size": 764})
+    told = _send(client, folded["name"], short, bytes(764)).json()["detail"]
+    assert told == "x of shape [1, 3, 8, 8] and datatype FP32 takes 768 bytes, and 764 came"
+
+
+@pytest.mark.parametrize(
+    ("datatype", "raw", "detail"),
+    [
+        ("BOOL", b"\0\1\2\0", "BOOL_in is BOOL and has a byte that is neither 0 nor 1"),
+        ("BYTES", b"\1\0\0", "BYTES_in is BYTES, and an element at byte 0 of 3 goes beyond the end"),
+        ("BYTES", b"\1\0\0\0a\xff\xff\xff\xff", "BYTES_in is BYTES, and an element at byte 5 of 9 goes beyond the end"),
+        ("BYTES", bytes(8), "BYTES_in of shape [2, 2] has 4 elements, and 2 came"),
+        ("INT8", bytes(3), "INT8_in of shape [2, 2] and datatype INT8 takes 4 bytes, and 3 came"),
+    ],
+)
+def test_raw_bytes_are_looked_at(client: httpx.Client, everything: str, datatype: str, raw: bytes, detail: str) -> None:
+    one = {
+        "name": f"{datatype}_in",
+        "datatype": datatype,
+        "shape": [2, 2],
+        "parameters": {"binary_data_size": len(raw)},
+    }
+    answer = _send(client, everything, {"inputs": [one]}, raw)
+    assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "elements", "detail"),
+    [
+        ("INT8", [128, 0, 0, 0], "INT8_in holds a number that INT8 cannot hold"),
+        ("UINT64", [2**64, 0, 0, 0], "UINT64_in holds a number that UINT64 cannot hold"),
+        ("UINT8", [-1, 0, 0, 0], "UINT8_in holds a number that UINT8 cannot hold"),
+        ("INT32", [1.5, 0, 0, 0], "INT32_in is INT32 and holds numbers with a fraction"),
+        ("INT32", [None, 0, 0, 0], "INT32_in is INT32 and holds null"),
+        ("BOOL", [1, 0, True, 0], "BOOL_in is BOOL and holds whole numbers"),
+        ("BYTES", [1, "a", "b", "c"], "BYTES_in is BYTES and holds whole numbers"),
+        ("BYTES", ["\ud800", "a", "b", "c"], "BYTES_in holds text that is no Unicode"),
+        ("FP16", [1, 2, 3, 4], "FP16_in is FP16, which JSON has no form for"),
+        ("FP64", [{}, 2, 3, 4], "FP64_in is FP64 and holds objects"),
+    ],
+)
+def test_elements_are_looked_at(
+    client: httpx.Client, everything: str, datatype: str, elements: list[Any], detail: str
+) -> None:
+    one = {"name": f"{datatype}_in", "datatype": datatype, "shape": [2, 2], "data": elements}
+    answer = _send(client, everything, {"inputs": [one]})
+    assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+
+
+def test_what_is_too_large_is_told_the_limit(client: httpx.Client, folded: dict[str, str]) -> None:
+    answer = client.post(f"/v2/models/{folded['name']}/infer", content=bytes(2**20 + 1))
+    assert (answer.status_code, answer.json()["limit"]) == (413, 2**20)
+    assert "error" in answer.json()
+
+
+def test_a_compressed_request_is_refused(client: httpx.Client, folded: dict[str, str]) -> None:
+    answer = client.post(f"/v2/models/{folded['name']}/infer", content=b"x", headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media")
+
+
+@pytest.fixture(scope="module")
+def made(server: Server) -> Iterator[Callable[[str], str]]:
+    def make(text: str) -> str:
+        content = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}').SerializeToString()
+        with server.client() as client:
+            answer = post(client, content, verify="off")
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["name"])
+
+    yield make
+
+
+def test_an_answer_that_json_cannot_write_is_told(client: httpx.Client, made: Callable[[str], str]) -> None:
+    name = made("g (float[n] x) => (float[n] y) { y = Log(x) }")
+    asked: dict[str, Any] = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [0, 1]}]}
+    answer = _send(client, name, asked)
+    assert (answer.status_code, answer.json()["detail"]) == (400, "y holds NaN or infinity, which JSON has no form for")
+    answer = _send(client, name, {**asked, "parameters": {"binary_data_output": True}})
+    assert answer.content[int(answer.headers[LENGTH]) :] == np.float32([-np.inf, 0]).tobytes()
+
+
+def test_what_the_model_cannot_compute_is_told(client: httpx.Client, made: Callable[[str], str]) -> None:
+    name = made("g (float[n] x) => (float[a,b] y) <int64[2] s = {2, -1}> { y = Reshape(x, s) }")
+    asked = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}]}
+    answer = _send(client, name, asked)
+    assert (answer.status_code, answer.json()["code"]) == (400, "tensor")
+    assert answer.json()["detail"].startswith("onnxruntime cannot run the model on this: ")
+    asked["inputs"][0] |= {"shape": [4], "data": [1, 2, 3, 4]}
+    assert _send(client, name, asked).json()["outputs"][0]["data"] == [1, 2, 3, 4]
+
+
+def test_a_model_that_onnxruntime_cannot_run_is_kept_and_not_served(
+    client: httpx.Client, made: Callable[[str], str]
+) -> None:
+    # onnxruntime has no convolution in float64.
+    name = made(
+        "g (double[n,1,3,3] x) => (double[n,1,1,1] y) <double[1,1,3,3] w = {1,2,3,4,5,6,7,8,9}> { y = Conv(x, w) }"
+    )
+    body = client.get(f"/models/{name}").json()
+    assert body["unrunnable"].startswith("onnxruntime cannot load it: ")
+    assert client.get(body["links"]["model"]).status_code == 200
+    answer = client.get(f"/v2/models/{name}/ready")
+    assert (answer.status_code, answer.json()["code"]) == (422, "not-runnable")
+    assert _send(client, name, {"inputs": []}).status_code == 422
+
+
+def test_a_batch_norm_that_was_kept_is_served_as_it_stands(client: httpx.Client) -> None:
+    """Behind the Reshape the channel is another axis; onnxruntime's own rewriting folds it all the same, and is wrong."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2,6] x) => (float[4,3] y) <int64[2] shape = {4, 3}, float[6,6] w, float[3] gamma = {1,2,3}, float[3] beta = {1,0,2},
+        float[3] mean = {0,1,2}, float[3] var = {1,2,3}> {
+        h = MatMul(x, w)
+        r = Reshape(h, shape)
+        y = BatchNormalization(r, gamma, beta, mean, var)
+    }"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(210)
+    w = onnx.numpy_helper.from_array(rng.normal(size=(6, 6)).astype(np.float32), "w")
+    model.graph.initializer.append(w)
+    x = rng.normal(size=(2, 6)).astype(np.float32)
+    expected = np.asarray(ReferenceEvaluator(model).run(None, {"x": x})[0])  # type: ignore[index]
+    body = post(client, model.SerializeToString()).json()
+    asked = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 6], "data": x.tolist()}]}
+    computed = np.reshape(_send(client, body["name"], asked).json()["outputs"][0]["data"], (4, 3))
+    np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-5)
