@@ -106,16 +106,16 @@ def serialize(model: ModelProto) -> bytes:
     Raises:
         BnfoldError: If it takes more than 2 GiB, which one ONNX file cannot hold; ``save_model`` can write it.
     """
-    try:
-        content: bytes | None = model.SerializeToString(deterministic=True)
-    except (EncodeError, ValueError):
-        content = None
+    content = None
+    if _payload(model) <= LARGEST_FILE:  # looked up first: encoding what does not fit takes twice the memory
+        with contextlib.suppress(EncodeError, ValueError):
+            content = model.SerializeToString(deterministic=True)
     if content is None or len(content) > LARGEST_FILE:
         raise BnfoldError(
             f"the model has {_payload(model)} bytes of weights, and one ONNX file can hold {LARGEST_FILE}",
             hint="Write the model to a path: its weights then go into a file beside it.",
         )
-    return content
+    return bytes(content)
 
 
 def save_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import re
 import struct
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from onnx import parser
 
 from bnfold.errors import CorruptModelError, MissingExtraError, UnknownFormatError
 from bnfold.frontends import load
-from bnfold.frontends.loaded import Request
+from bnfold.frontends.loaded import Loaded, Request
 from bnfold.frontends.sniff import Format, checkpoint_prefix, sniff
 
 ONNX = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17], producer_name: "exporter">
@@ -428,3 +430,50 @@ def test_without_the_extra_the_answer_is_how_to_install_it(
 def test_an_onnx_file_is_read_without_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bnfold.frontends.find_spec", lambda _name: None)
     assert load(put(tmp_path / "m.onnx", ONNX), Request()).framework == "exporter"
+
+
+def test_an_archive_stays_unpacked_as_long_as_its_program_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    path = put(tmp_path / "m.zip", zipped({"net/saved_model.pb": SAVED_MODEL, "net/assets/words": b"a b"}))
+
+    def read(_module: str, folder: Path, _request: Request, _found: Format) -> Loaded:
+        assert (folder / "saved_model.pb").read_bytes() == SAVED_MODEL
+        words = folder / "assets" / "words"
+        return Loaded(
+            model=parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g () => () {}'),
+            format="saved-model",
+            framework="",
+            description="",
+            inputs=(),
+            outputs=(),
+            run=lambda _feeds: {"words": np.frombuffer(words.read_bytes(), np.uint8)},
+        )
+
+    monkeypatch.setattr("bnfold.frontends._with_guests", read)
+    result = load(path, Request())
+    assert result.format == "saved-model-archive"
+    assert result.run is not None
+    assert result.run({})["words"].tobytes() == b"a b"
+    del result
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, CorruptModelError])
+def test_an_archive_that_cannot_be_read_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    path = put(tmp_path / "m.zip", zipped({"saved_model.pb": SAVED_MODEL}))
+
+    def refuse(*_arguments: object) -> Loaded:
+        raise error("no")
+
+    monkeypatch.setattr("bnfold.frontends._with_guests", refuse)
+    with pytest.raises(error):
+        load(path, Request())
+    assert list((tmp_path / "temporary").iterdir()) == []
