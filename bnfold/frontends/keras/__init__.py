@@ -14,12 +14,12 @@ from bnfold.frontends.keras.archive import Artifact, read_artifact
 from bnfold.frontends.keras.build import Built, build
 from bnfold.frontends.keras.describe import LayerFacts, describe
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
-from bnfold.frontends.keras.mark import convert
 from bnfold.frontends.keras.names import layer_names
 from bnfold.frontends.keras.trace import call_in_inference_mode, trace
 from bnfold.frontends.loaded import Array, Loaded, ModeChange, Request, Runner
 from bnfold.frontends.signature import require_known
 from bnfold.frontends.sniff import Format
+from bnfold.frontends.tensorflow.batch_norms import convert
 from bnfold.frontends.tensorflow.io_names import rename_io, specs_of
 
 __all__ = ["LayerFacts", "describe", "load"]
@@ -58,7 +58,7 @@ def load(path: Path, request: Request) -> Loaded:
         require_known("output", request.outputs, outputs, option="--outputs")
         chosen = [outputs.index(name) for name in request.outputs or outputs]
         traced = traced.only(chosen)
-        model = convert(traced, request.opset)
+        model = convert(traced.frozen, traced.batch_norms, request.opset)
     named = tuple(outputs[index] for index in chosen)
     rename_io(model, dict(zip((*traced.frozen.inputs, *traced.frozen.outputs), (*inputs, *named), strict=True)))
     return Loaded(

@@ -2,7 +2,7 @@
 
 Keras writes a batch norm as four arithmetic operations, or as an operation that knows only four axes and no float64.
 While the model is traced, each batch norm layer leaves a marker instead: an operation that passes its input on, opaque
-to every optimiser, with the key of the layer in it. ``mark.py`` turns it into an ONNX BatchNormalization.
+to every optimiser, with the key of the layer in it. On the way to ONNX it becomes a BatchNormalization.
 """
 
 from __future__ import annotations
@@ -19,32 +19,10 @@ import numpy.typing as npt
 from bnfold.errors import CorruptModelError, InferenceModeError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.build import Built, first_line
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
+from bnfold.frontends.tensorflow.batch_norms import MARKER, BatchNorm, marker_key
 from bnfold.frontends.tensorflow.concrete import Frozen, freeze, nodes_of
 
-__all__ = ["MARKER", "BatchNorm", "Traced", "call_in_inference_mode", "marker_key", "trace"]
-
-MARKER = "CheckNumericsV2"
-
-
-@dataclass(frozen=True, slots=True)
-class BatchNorm:
-    """What one batch norm layer computes with, in the precision that it computes in.
-
-    Attributes:
-        name: Path of the layer in the model, such as ``encoder/bn1``.
-        gamma: Multiplier, shape ``(C,)``; ones where the layer has none.
-        beta: Shift, shape ``(C,)``; zeros where the layer has none.
-        running_mean: Shape ``(C,)``.
-        running_var: Shape ``(C,)``, in units of x².
-        epsilon: Added to ``running_var``, in units of x².
-    """
-
-    name: str
-    gamma: npt.NDArray[np.floating[Any]]
-    beta: npt.NDArray[np.floating[Any]]
-    running_mean: npt.NDArray[np.floating[Any]]
-    running_var: npt.NDArray[np.floating[Any]]
-    epsilon: float
+__all__ = ["Traced", "call_in_inference_mode", "trace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +296,3 @@ def _sizes(tf: Any, tensor: Any, start: int) -> list[Any]:
 
 def _markers(graph_def: Any) -> set[str]:
     return {marker_key(node) for node in nodes_of(graph_def) if node.op == MARKER}
-
-
-def marker_key(node: Any) -> str:
-    """Return the key in a marker; some other text in a check for finite numbers that the network brought itself."""
-    return str(node.attr["message"].s.decode("utf-8", "replace"))

@@ -13,10 +13,11 @@ from bnfold.errors import CorruptModelError, InferenceModeError, SignatureError,
 from bnfold.frontends.loaded import Array, Loaded, Request, Runner
 from bnfold.frontends.signature import listed, require_known, unknown_name
 from bnfold.frontends.sniff import Format
+from bnfold.frontends.tensorflow.batch_norms import convert
 from bnfold.frontends.tensorflow.concrete import Frozen, freeze
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
 from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
-from bnfold.frontends.tensorflow.to_onnx import to_onnx
+from bnfold.frontends.tensorflow.spelled_out import plain_scope, with_markers
 
 if TYPE_CHECKING:
     import onnx
@@ -25,7 +26,6 @@ __all__ = ["DANGEROUS", "load", "refuse_dangerous"]
 
 _LARGEST = 2**31 - 1
 _INIT = "__saved_model_init_op"
-_CALLS = re.compile(r"^((Stateful)?PartitionedCall(_\d+)?/)+")
 _DEFAULTS = ("serving_default", "serve")
 
 DANGEROUS = re.compile(
@@ -77,7 +77,7 @@ def load(path: Path, request: Request) -> Loaded:
     require_known("output", request.outputs, outputs, option="--outputs")
     chosen = request.outputs or outputs
     frozen = _freeze(function, path).only([outputs.index(output) for output in chosen])
-    model = to_onnx(frozen.graph_def, inputs=frozen.inputs, outputs=frozen.outputs, opset=request.opset)
+    model = convert(*with_markers(frozen), request.opset)
     _name_batch_norms(model)
     rename_io(model, dict(zip((*frozen.inputs, *frozen.outputs), _distinct(inputs, chosen), strict=True)))
     return Loaded(
@@ -206,8 +206,8 @@ def _name_batch_norms(model: onnx.ModelProto) -> None:
     taken = {node.name for node in nodes}
     for node in nodes:
         if node.op_type == "BatchNormalization":
-            plain = _CALLS.sub("", node.name).removesuffix("/FusedBatchNormV3")
-            if plain and plain not in taken:
+            plain = plain_scope(node.name)
+            if plain not in taken:
                 taken.add(plain)
                 node.name = plain
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -355,35 +354,6 @@ def test_a_name_with_another_ending_does_not_matter(files: dict[str, Saved], fol
         path = folder / "model.bin"
         path.write_bytes(files[name].path.read_bytes())
         check(load(path, Request()), files[name])
-
-
-PROGRAM = """
-import hashlib, sys
-from pathlib import Path
-from bnfold.frontends import load
-from bnfold.frontends.loaded import Request
-for path in sys.argv[1:]:
-    model = load(Path(path), Request()).model
-    print(hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest())
-"""
-
-
-def test_bytes_are_the_same_in_every_process_and_nothing_is_said_on_stderr(
-    files: dict[str, Saved], repository: Path
-) -> None:
-    paths = [str(files[name].path) for name in ("3.keras", "2.h5", "3.keras")]
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "CUDA_"))}
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM, *paths], capture_output=True, text=True, check=True, cwd=repository,
-            env={**plain, "PYTHONHASHSEED": seed},
-        )
-        for seed in ("1", "2")
-    ]  # fmt: skip
-    assert runs[0].stderr == ""
-    hashes = runs[0].stdout.split()
-    assert hashes[0] == hashes[2]
-    assert runs[1].stdout.split() == hashes
 
 
 def test_nothing_is_left_behind(files: dict[str, Saved]) -> None:

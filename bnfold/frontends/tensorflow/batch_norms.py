@@ -1,15 +1,20 @@
-"""Markers of batch norm layers become ONNX BatchNormalization nodes under their layers' names."""
+"""Batch norms on their way through tf2onnx: one marked node each, which becomes one ONNX BatchNormalization.
+
+TensorFlow writes a batch norm as several arithmetic operations, or as an operation that knows only four axes and no
+float64. A marker is an operation that passes its input on, its channel on axis 1, and that no optimiser looks into.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from bnfold.frontends.keras.trace import MARKER, BatchNorm, Traced, marker_key
-from bnfold.frontends.tensorflow.concrete import nodes_of
+from bnfold.frontends.tensorflow.concrete import Frozen, nodes_of
 from bnfold.frontends.tensorflow.guests import tf2onnx
 from bnfold.frontends.tensorflow.io_names import nodes_in
 from bnfold.frontends.tensorflow.to_onnx import to_onnx
@@ -17,28 +22,60 @@ from bnfold.frontends.tensorflow.to_onnx import to_onnx
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["convert"]
+__all__ = ["MARKER", "BatchNorm", "convert", "marker_key"]
+
+MARKER = "CheckNumericsV2"
 
 
-def convert(traced: Traced, opset: int | None) -> onnx.ModelProto:
-    """Return a traced model as ONNX, with one BatchNormalization for every call of a batch norm layer.
+@dataclass(frozen=True, slots=True)
+class BatchNorm:
+    """What one batch norm layer computes with, in the precision that it computes in.
+
+    Attributes:
+        name: Path of the layer in the model, such as ``encoder/bn1``.
+        gamma: Multiplier, shape ``(C,)``; ones where the layer has none.
+        beta: Shift, shape ``(C,)``; zeros where the layer has none.
+        running_mean: Shape ``(C,)``.
+        running_var: Shape ``(C,)``, in units of x².
+        epsilon: Added to ``running_var``, in units of x².
+    """
+
+    name: str
+    gamma: npt.NDArray[np.floating[Any]]
+    beta: npt.NDArray[np.floating[Any]]
+    running_mean: npt.NDArray[np.floating[Any]]
+    running_var: npt.NDArray[np.floating[Any]]
+    epsilon: float
+
+
+def marker_key(node: Any) -> str:
+    """Return the key in a marker; some other text in a check for finite numbers that the network brought itself."""
+    return str(node.attr["message"].s.decode("utf-8", "replace"))
+
+
+def convert(frozen: Frozen, batch_norms: Mapping[str, BatchNorm], opset: int | None) -> onnx.ModelProto:
+    """Return a frozen graph as ONNX, with one BatchNormalization for every marker in it.
+
+    Args:
+        frozen: The graph.
+        batch_norms: What its markers stand for, by their keys.
+        opset: ONNX opset to convert to; None means the default.
 
     Raises:
         UnsupportedOpError: If an operation has no ONNX form.
     """
-    frozen = traced.frozen
-    with _markers_known(traced.batch_norms):
+    with _markers_known(batch_norms):
         model = to_onnx(frozen.graph_def, inputs=frozen.inputs, outputs=frozen.outputs, opset=opset)
-    _name_by_layer(model, traced)
+    _name_by_layer(model, frozen, batch_norms)
     return model
 
 
-def _name_by_layer(model: onnx.ModelProto, traced: Traced) -> None:
+def _name_by_layer(model: onnx.ModelProto, frozen: Frozen, batch_norms: Mapping[str, BatchNorm]) -> None:
     """Name every batch norm node after its layer; later calls of one layer get a number behind it."""
     layers = {
-        node.name: traced.batch_norms[key]
-        for node in nodes_of(traced.frozen.graph_def)
-        if node.op == MARKER and (key := marker_key(node)) in traced.batch_norms
+        node.name: batch_norms[key]
+        for node in nodes_of(frozen.graph_def)
+        if node.op == MARKER and (key := marker_key(node)) in batch_norms
     }
     nodes = list(nodes_in(model.graph))
     norms = {node.name: node for node in nodes if node.op_type == "BatchNormalization" and node.name in layers}
