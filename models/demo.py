@@ -95,14 +95,8 @@ def converted(model: zoo.Model, folder: Path, split: digits.Split) -> Row:
     report, seconds = conversion.report, time.perf_counter() - start
     correct = digits.correct(answers(path, feed(model, split)), split)
     kept = tuple(f"{row.name}: {row.kept.says}" for row in report.batch_norms if row.kept is not None)
-    return Row(model, _counted(report, model), report.verdict, correct, seconds, kept)
-
-
-def _counted(report: bnfold.Report, model: zoo.Model) -> str:
-    """Say how many of a program's batch norms are gone, however the artifact spells them."""
-    gone = {row.name for row in report.folded} | {row.name for row in report.affines}
-    folded = sum(any(part in name for name in gone) for part in (*model.folded, *model.kept))
-    return f"{folded} of {len(model.folded) + len(model.kept)}"
+    counted = f"{len(report.folded)} of {len(report.batch_norms)}"
+    return Row(model, counted, report.verdict, correct, seconds, kept)
 
 
 def convert_all(console: Console, models: Sequence[zoo.Model], folder: Path, split: digits.Split) -> list[Row]:
