@@ -13,7 +13,7 @@ from bnfold.errors import InconclusiveError, ParityError
 from bnfold.graph.io import save_model, serialize
 from bnfold.report import Report
 
-__all__ = ["STAMP", "Conversion", "require", "stamped", "unverified_path"]
+__all__ = ["STAMP", "Conversion", "require", "stamp", "unverified_path"]
 
 STAMP = "bnfold"
 """Key of the short form of the report in a model's ``metadata_props``."""
@@ -101,15 +101,15 @@ def unverified_path(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.onnx')}.unverified.onnx")
 
 
-def stamped(model: onnx.ModelProto, report: Report) -> onnx.ModelProto:
-    """Return a model with the short form of its report in its metadata: verdict, hash of the source, versions.
+def stamp(model: onnx.ModelProto, report: Report) -> None:
+    """Write the short form of a model's report into its metadata: verdict, hash of the source, versions.
 
     A model that already has one, and in which nothing was changed, keeps it: folding twice is folding once.
     """
     earlier = {entry.key: entry.value for entry in model.metadata_props}.get(STAMP)
     changed = report.folded or report.affines or report.mode
     if earlier is not None and not changed and _says_as_much(earlier, report.verdict):
-        return model
+        return
     short = {
         "schema": report.schema,
         "verdict": report.verdict,
@@ -119,13 +119,10 @@ def stamped(model: onnx.ModelProto, report: Report) -> onnx.ModelProto:
         "seed": report.seed,
         "versions": dict(report.versions),
     }
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
     others = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != STAMP]
-    del copy.metadata_props[:]
+    del model.metadata_props[:]
     for key, value in [*others, (STAMP, json.dumps(short, sort_keys=True))]:
-        copy.metadata_props.add(key=key, value=value)
-    return copy
+        model.metadata_props.add(key=key, value=value)
 
 
 def _says_as_much(stamp: str, verdict: str) -> bool:

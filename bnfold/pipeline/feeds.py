@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,21 +45,27 @@ def load_feeds(path: Path, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
 def _read(path: Path) -> dict[str, Array]:
     if path.is_dir():
         return {file.stem: _array(file) for file in sorted(path.glob("*.npy"))}
-    if not path.exists():
-        raise FileNotFoundError(2, "no such file or folder", str(path))
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError):
-        hint = "Write the inputs with numpy.savez, one array per input, or give a folder of .npy files."
-        raise CorruptModelError(f"{path} is no archive of NumPy arrays", hint=hint) from None
+    if path.suffix == ".npy":
+        return {path.stem: _array(path)}
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except MemoryError:
+            raise
+        except Exception:  # a damaged archive makes numpy and zipfile raise a dozen kinds
+            hint = "Write the inputs with numpy.savez, one array per input, or give a folder of .npy files."
+            raise CorruptModelError(f"{path} is no archive of NumPy arrays", hint=hint) from None
 
 
 def _array(path: Path) -> Array:
-    try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError):
-        raise CorruptModelError(f"{path} is no NumPy array", hint="Write it with numpy.save.") from None
+    with path.open("rb") as file:
+        try:
+            array: Array = np.load(file, allow_pickle=False)
+        except MemoryError:
+            raise
+        except Exception:  # as above
+            raise CorruptModelError(f"{path} is no NumPy array", hint="Write it with numpy.save.") from None
     return array
 
 

@@ -16,13 +16,14 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from bnfold.frontends.loaded import Loaded
 from bnfold.frontends.sniff import checkpoint_prefix
 from bnfold.graph.shapes import subgraphs
-from bnfold.graph.tensors import graph_initializers
+from bnfold.graph.tensors import byte_length, graph_initializers, model_tensors
 from bnfold.report import Measure, Source
 
 __all__ = ["measure", "node_outputs", "source_of", "versions"]
 
 _FLOATING = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _CHUNK = 1 << 20
+_LARGE = 1 << 26
 
 
 def measure(model: ModelProto) -> Measure:
@@ -31,12 +32,18 @@ def measure(model: ModelProto) -> Measure:
     constants = {tensor.name for tensor in model.graph.initializer}
     return Measure(
         opset=max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0),
-        bytes=model.ByteSize(),
+        bytes=_bytes(model),
         parameters=sum(math.prod(t.dims) for t in graph_initializers(model.graph) if t.data_type in _FLOATING),
         nodes=ops.total(),
         inputs=sum(value.name not in constants for value in model.graph.input),
         ops=dict(sorted(ops.items())),
     )
+
+
+def _bytes(model: ModelProto) -> int:
+    """Return the size of a model; asking protobuf for it writes the model once, so of a large one the weights count."""
+    weights = sum(byte_length(tensor) or 0 for tensor in model_tensors(model))
+    return weights if weights > _LARGE else model.ByteSize()
 
 
 def node_outputs(model: ModelProto) -> Iterator[str]:

@@ -22,7 +22,7 @@ from bnfold.frontends.loaded import Array, Loaded, ModeChange, TensorSpec
 from bnfold.inference import to_inference_mode
 from bnfold.parity.verdict import Parity
 from bnfold.pipeline.account import affines_of, batch_norms_of
-from bnfold.pipeline.conversion import Conversion, stamped
+from bnfold.pipeline.conversion import Conversion, stamp
 from bnfold.pipeline.feeds import load_feeds
 from bnfold.pipeline.measure import measure, source_of, versions
 from bnfold.pipeline.options import DEFAULTS, LARGE, Options, Progress
@@ -279,7 +279,8 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
     report = _report(
         command, source, options, clock, plan=plan, proof=proof, after=folded.model, rolled_back=rolled_back
     )
-    return Conversion(stamped(folded.model, report), report)
+    stamp(folded.model, report)
+    return Conversion(folded.model, report)
 
 
 def _check_keep(plan: FoldPlan, patterns: Collection[str]) -> None:

@@ -158,7 +158,7 @@ class Measure:
 
     Attributes:
         opset: The version of ONNX's operator set.
-        bytes: Its size as one ONNX file.
+        bytes: Its size as one ONNX file; of more than 64 MiB of weights, the size of these.
         parameters: Elements of its floating initializers.
         nodes: Nodes, those inside control flow and functions included.
         inputs: Inputs that a caller feeds.

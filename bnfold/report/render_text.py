@@ -167,14 +167,8 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
         # Batch norms that an exporter spelled out as Mul and Add arrive here.
         ops = Counter(affine.op_type for affine in report.affines)
         said = " and ".join(f"{count} constant {op}" for op, count in sorted(ops.items()))
-        yield (
-            "",
-            _text(
-                f"{said} {would}   {_where([s for affine in report.affines for s in affine.into])}".replace(
-                    "    ", "   "
-                )
-            ),
-        )
+        where = _where([step for affine in report.affines for step in affine.into])
+        yield "", _text("   ".join([f"{said} {would}".rstrip(), where]))
     if verbose:
         for batch_norm in folded:
             into = ", ".join(f"{step.op_type} {step.node} ({step.rule})" for step in batch_norm.into)
