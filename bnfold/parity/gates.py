@@ -116,6 +116,10 @@ class _Stand:
     outputs: tuple[str, ...]
     decisive: tuple[str, ...]
     """Floats that an exact output is decided by, and the constants beside them."""
+    refusal: str = ""
+    """What the original program said when it last refused a probe."""
+    lost: bool = False
+    """Whether gate A already rejects a fold: then nothing is looked at twice."""
 
     def truth(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return self.reference.run(feeds, [*self.outputs, *(name for name in self.decisive if name not in self.outputs)])
@@ -184,6 +188,7 @@ def _verify(task: _Task) -> Parity:
         if not any(record.used for record in records):
             amplification, growth = _amplification(stand, probe, run.reference)
             checks = _check_regions(stand, task, elements, probe)
+            stand.lost = any(check.verdict is Verdict.FAIL for check in checks)
         records[-1] = _record(probe, used=True)
         run = replace(run, amplification=growth)
         _compare(stand, probe, run, folding, stand.folded_run)
@@ -263,11 +268,15 @@ def _compare(stand: _Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger
     """Give one probe's outputs to the ledgers of one comparison."""
     value = candidate(probe.feeds)
     if value is None:
+        for ledger in ledgers.values():
+            ledger.doubt = stand.refusal
         return
     run = replace(run, candidate=value)
     memory: dict[int, Run | None] = {}
 
     def redraw(look: int) -> Run | None:
+        if stand.lost:
+            return None
         if look not in memory:
             feeds = jittered(probe.feeds, 1000 + look)
             moved = any(not np.array_equal(feeds[name], array) for name, array in probe.feeds.items())

@@ -12,7 +12,7 @@ from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, TypeProt
 from onnx.defs import SchemaError
 
 from bnfold.errors import UnsupportedOpError
-from bnfold.parity.kernels import KERNELS, Array, Call, computes_with, widen
+from bnfold.parity.kernels import KERNELS, Array, Call, computes_with, is_plain_resize, widen
 
 __all__ = ["STANDARD", "Computation", "Foreign", "attributes_of", "computation", "round_outputs"]
 
@@ -24,6 +24,7 @@ Foreign = Callable[[NodeProto, Sequence[Any]], Sequence[Array]]
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _RENAMED = {"Scatter": "ScatterElements"}
 """Operations that live on under another name."""
 
@@ -71,7 +72,8 @@ def computation(
             f"{node.op_type} {node.name!r} draws random numbers, so the model has no reference",
             hint="Remove the sampling, or name outputs in front of it.",
         )
-    if not domain and node.op_type in KERNELS:
+    ours = node.op_type in KERNELS and (node.op_type != "Resize" or is_plain_resize(attributes_of(node)))
+    if not domain and ours:
         since = version if schema is None else int(schema.since_version)
         defaults = {} if schema is None else _defaults(schema)
         call = Call(node.op_type, since, {**defaults, **attributes_of(node)}, tuple(node.output))
@@ -153,6 +155,9 @@ def _implementation(node: NodeProto, domain: str, version: int) -> Callable[[Seq
     instance: Any = cls(copy, settings)
 
     def run(inputs: Sequence[Any]) -> Sequence[Any]:
+        lengths = inputs[4] if node.op_type in _RECURRENT and len(inputs) > 4 else None
+        if lengths is not None and np.any(lengths != inputs[0].shape[0]):
+            raise ValueError("sequences of different lengths have no reference")
         return tuple(instance.run(*inputs))
 
     return run

@@ -45,25 +45,90 @@ class Net:
 
 @dataclass
 class _Side:
+    """One of the two models, growing."""
+
     nodes: list[NodeProto] = field(default_factory=list)
     tensors: list[TensorProto] = field(default_factory=list)
 
-    def constant(self, name: str, array: Array, dtype: npt.DTypeLike) -> str:
+    def constant(self, name: str, array: Array, dtype: npt.DTypeLike) -> None:
         self.tensors.append(numpy_helper.from_array(np.asarray(array, dtype=dtype), name))
-        return name
 
-    def model(self, dtype: npt.DTypeLike, flat: bool, output: str, last: int) -> ModelProto:
+    def model(
+        self, dtype: npt.DTypeLike, output: str, *, flat: bool, source: str = "x", free: bool = True
+    ) -> ModelProto:
         element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        shape = ["N", last] if flat else ["N", last, "H", "W"]
-        given = ["N", CHANNELS] if flat else ["N", CHANNELS, "H", "W"]
-        graph = helper.make_graph(
-            self.nodes,
-            "net",
-            [helper.make_tensor_value_info("x", element, given)],
-            [helper.make_tensor_value_info(output, element, shape)],
-            self.tensors,
-        )
+        spatial: list[str | int] = ["H", "W"] if free else [SIDE, SIDE]
+        shape: list[str | int | None] = ["N", CHANNELS, *([] if flat else spatial)]
+        values = [helper.make_tensor_value_info(name, element, shape) for name in (source, output)]
+        graph = helper.make_graph(self.nodes, "net", values[:1], values[1:], self.tensors)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@dataclass
+class _Builder:
+    generator: np.random.Generator
+    statistics: Statistics
+    dtype: npt.DTypeLike
+    before: _Side = field(default_factory=_Side)
+    after: _Side = field(default_factory=_Side)
+    regions: list[Region] = field(default_factory=list)
+
+    def layer(self, number: int, kind: Kind, value: str, x: Array, bug: str) -> tuple[str, Array]:
+        """Add ``linear, batch norm, Relu``; ``Forward`` has the batch norm in front. Return what comes out of it."""
+        w, attributes = _weight(kind, self.generator)
+        bias = self.generator.normal(size=CHANNELS)
+        if self.statistics == "tiny variance":
+            w, bias = w * 1e-3, bias * 1e-3
+        if self.statistics == "large mean":
+            bias = bias * 200
+        w, bias = w.astype(self.dtype), bias.astype(self.dtype)
+        forward, flat = kind == "Forward", x.ndim == 2
+        h, b, r = f"h{number}", f"b{number}", f"r{number}"
+        op = {"Gemm": "Gemm", "ConvTranspose": "ConvTranspose"}.get(kind, "Conv")
+        mapped = helper.make_node(op, [b if forward else value, f"W{number}", f"B{number}"], [h], **attributes)
+        measured = x
+        if not forward:
+            alone = _Side([mapped])
+            alone.constant(f"W{number}", w, np.float64)
+            alone.constant(f"B{number}", bias, np.float64)
+            measured = run_float64(alone.model(np.float64, h, flat=flat, source=value), {value: x})[h]
+        parameters = self.parameters(measured)
+        norm = helper.make_node(
+            "BatchNormalization",
+            [h if not forward else value, *(f"{name}{number}" for name in parameters)],
+            [b],
+            name=f"bn{number}",
+            epsilon=EPSILON,
+        )
+        out = h if forward else b
+        relu = helper.make_node("Relu", [out], [r])
+        layer = _Side([norm, mapped, relu] if forward else [mapped, norm, relu])
+        layer.constant(f"W{number}", w, self.dtype)
+        layer.constant(f"B{number}", bias, self.dtype)
+        for name, array in parameters.items():
+            layer.constant(f"{name}{number}", array, self.dtype)
+        self.before.nodes += layer.nodes
+        self.before.tensors += layer.tensors
+        if forward and not bug:  # the padding forbids this fold
+            self.after.nodes += layer.nodes
+            self.after.tensors += layer.tensors
+        else:
+            weight, offset = _fold(kind, w, bias, parameters, bug)
+            self.after.constant(f"folded_W{number}", weight, self.dtype)
+            self.after.constant(f"folded_B{number}", offset, self.dtype)
+            names = [value, f"folded_W{number}", f"folded_B{number}"]
+            self.after.nodes += [helper.make_node(op, names, [out], **attributes), relu]
+            fan_in = {"Gemm": CHANNELS, "Depthwise": 9}.get(kind, CHANNELS // 2 * 9)
+            self.regions.append(Region((f"bn{number}",), (value,), (out,), fan_in))
+        return r, run_float64(layer.model(np.float64, r, flat=flat, source=value), {value: x})[r]
+
+    def parameters(self, measured: Array) -> dict[str, Array]:
+        axes = tuple(axis for axis in range(measured.ndim) if axis != 1)
+        signs = np.where(self.generator.random(CHANNELS) < 0.2, -1, 1)
+        gamma = self.generator.uniform(0.5, 1.5, size=CHANNELS) * signs
+        beta = 0.5 + self.generator.normal(size=CHANNELS) * 0.3
+        every = {"gamma": gamma, "beta": beta, "mean": measured.mean(axis=axes), "var": measured.var(axis=axes)}
+        return {name: array.astype(self.dtype) for name, array in every.items()}
 
 
 def build(
@@ -74,8 +139,9 @@ def build(
     dtype: npt.DTypeLike = np.float32,
     bug: str = "",
     at: int = -1,
+    free: bool = False,
 ) -> Net:
-    """Build a net of layers ``linear, batch norm, Relu`` whose statistics are those of its own activations.
+    """Build a net whose batch norms have the statistics of its own activations.
 
     Args:
         kinds: The layers; ``Forward`` is a batch norm in front of a padded convolution, left alone unless it is the
@@ -85,24 +151,16 @@ def build(
         dtype: Of everything stored.
         bug: A mistake, by name.
         at: The layer that has it.
+        free: Whether height and width are left open.
     """
     generator = np.random.default_rng(seed)
     flat = kinds[0] == "Gemm"
     x = generator.normal(size=(64, CHANNELS) if flat else (4, CHANNELS, SIDE, SIDE))
-    before, after = _Side(), _Side()
-    regions, names, value = [], [], "x"
+    builder, value = _Builder(generator, statistics, dtype), "x"
     for number, kind in enumerate(kinds):
-        value, x = _layer(
-            before, after, regions, number, kind, value, x, generator, statistics, dtype, bug if number == at else ""
-        )
-        names.append(f"bn{number}")
-    channels = x.shape[1]
-    return Net(
-        before.model(dtype, flat, value, channels),
-        after.model(dtype, flat, value, channels),
-        tuple(regions),
-        tuple(names),
-    )
+        value, x = builder.layer(number, kind, value, x, bug if number == at else "")
+    before, after = (side.model(dtype, value, flat=flat, free=free) for side in (builder.before, builder.after))
+    return Net(before, after, tuple(builder.regions), tuple(f"bn{number}" for number in range(len(kinds))))
 
 
 def _weight(kind: Kind, generator: np.random.Generator) -> tuple[Array, dict[str, Any]]:
@@ -113,73 +171,6 @@ def _weight(kind: Kind, generator: np.random.Generator) -> tuple[Array, dict[str
     shape = (CHANNELS, CHANNELS // 2, 3, 3)
     scaled = generator.normal(size=shape) / np.sqrt(CHANNELS / 2 * 9 / 2)
     return scaled, {"group": 2, "pads": [1, 1, 1, 1]}
-
-
-def _layer(
-    before: _Side,
-    after: _Side,
-    regions: list[Region],
-    number: int,
-    kind: Kind,
-    value: str,
-    x: Array,
-    generator: np.random.Generator,
-    statistics: Statistics,
-    dtype: npt.DTypeLike,
-    bug: str,
-) -> tuple[str, Array]:
-    w, attributes = _weight(kind, generator)
-    op = {"Gemm": "Gemm", "ConvTranspose": "ConvTranspose"}.get(kind, "Conv")
-    bias = generator.normal(size=CHANNELS)
-    if statistics == "tiny variance":
-        w, bias = w * 1e-3, bias * 1e-3
-    w, bias = w.astype(dtype), bias.astype(dtype)
-    if statistics == "large mean":
-        bias = (bias * 200).astype(dtype)
-    linear = [f"h{number}", f"W{number}", f"B{number}"]
-    gamma = generator.uniform(0.5, 1.5, size=CHANNELS) * np.where(generator.random(CHANNELS) < 0.2, -1, 1)
-    beta = 0.5 + generator.normal(size=CHANNELS) * 0.3
-    forward = kind == "Forward"
-    source = value if forward else linear[0]
-    alone = _Side([helper.make_node(op, [value, *linear[1:]], [linear[0]], **attributes)])
-    alone.constant(linear[1], w, np.float64)
-    alone.constant(linear[2], bias, np.float64)
-    h = (
-        x
-        if forward
-        else run_float64(alone.model(np.float64, x.ndim == 2, linear[0], CHANNELS), {value: x, "x": x})[linear[0]]
-    )
-    axes = tuple(axis for axis in range(h.ndim) if axis != 1)
-    mean, var = h.mean(axis=axes).astype(dtype), h.var(axis=axes).astype(dtype)
-    gamma, beta = gamma.astype(dtype), beta.astype(dtype)
-    parameters = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
-    target = before if forward else before
-    outputs = (f"b{number}", linear[0]) if forward else (linear[0], f"b{number}")
-    for side in (before, after) if forward and not bug else (target,):
-        for name, array in parameters.items():
-            side.constant(f"{name}{number}", array, dtype)
-        side.constant(linear[1], w, dtype)
-        side.constant(linear[2], bias, dtype)
-        norm = [f"{name}{number}" for name in parameters]
-        batch_norm = helper.make_node(
-            "BatchNormalization", [source, *norm], [f"b{number}"], name=f"bn{number}", epsilon=EPSILON
-        )
-        mapped = helper.make_node(op, [f"b{number}" if forward else value, *linear[1:]], [linear[0]], **attributes)
-        side.nodes += [batch_norm, mapped] if forward else [mapped, batch_norm]
-    if not forward or bug:
-        new_w, new_b = _fold(kind, w, bias, parameters, bug)
-        after.constant(f"folded_W{number}", new_w, dtype)
-        after.constant(f"folded_B{number}", new_b, dtype)
-        after.nodes.append(
-            helper.make_node(op, [value, f"folded_W{number}", f"folded_B{number}"], [outputs[1]], **attributes)
-        )
-        per_output = {"Gemm": CHANNELS, "Depthwise": 9}.get(kind, CHANNELS // 2 * 9)
-        regions.append(Region((f"bn{number}",), (value,), (outputs[1],), per_output))
-    for side in (before, after):
-        side.nodes.append(helper.make_node("Relu", [outputs[1]], [f"r{number}"]))
-    piece = _Side([node for node in before.nodes if node.output[0] in {*outputs, f"r{number}"}], list(before.tensors))
-    wide = piece.model(np.float64, x.ndim == 2, f"r{number}", CHANNELS)
-    return f"r{number}", run_float64(wide, {value: x, "x": x})[f"r{number}"]
 
 
 def _fold(kind: Kind, w: Array, bias: Array, parameters: dict[str, Array], bug: str) -> tuple[Array, Array]:

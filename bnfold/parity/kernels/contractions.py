@@ -90,6 +90,20 @@ def _group_normalization(call: Call, inputs: Inputs) -> tuple[Array, ...]:
     return (_per_channel(scale, x.ndim) * (centred / root).reshape(x.shape) + _per_channel(bias, x.ndim),)
 
 
+def _local_response(call: Call, inputs: Inputs) -> tuple[Array, ...]:
+    x, size = required(inputs, 0), call.integer("size", 1)
+    square = np.zeros_like(x)
+    for channel in range(x.shape[1]):
+        low, high = max(0, channel - (size - 1) // 2), channel + size // 2 + 1
+        square[:, channel] = (x[:, low:high] ** 2).sum(axis=1)
+    factor = call.number("bias", 1.0) + call.number("alpha", 1e-4) / size * square
+    return (x / factor ** call.number("beta", 0.75),)
+
+
+def _einsum(call: Call, inputs: Inputs) -> tuple[Array, ...]:
+    return (np.asarray(np.einsum(call.text("equation"), *(required(inputs, i) for i in range(len(inputs))))),)
+
+
 def _softmax(call: Call, inputs: Inputs) -> tuple[Array, ...]:
     x = required(inputs, 0)
     axis = call.integer("axis", -1 if call.version >= 13 else 1)
@@ -141,9 +155,11 @@ def _log_sum_exp(x: Array, axes: tuple[int, ...]) -> Array:
 
 CONTRACTIONS: Mapping[str, Kernel] = {
     "BatchNormalization": _batch_normalization,
+    "Einsum": _einsum,
     "Gemm": _gemm,
     "GroupNormalization": _group_normalization,
     "InstanceNormalization": _instance_normalization,
+    "LRN": _local_response,
     "LayerNormalization": _layer_normalization,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
