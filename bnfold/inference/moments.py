@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.errors import InferenceModeError
 from bnfold.graph.view import GraphView
-from bnfold.inference.program import Place, Program, Scalar, standard
+from bnfold.inference.program import Place, Program, Scalar, is_random, standard
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -118,7 +118,7 @@ def _listed(node: NodeProto) -> tuple[int, ...]:
 
 
 def _reduces_batch(program: Program, view: GraphView, node: NodeProto) -> bool:
-    if view.is_constant(node.input[0]):
+    if not _varies(program, view, node.input[0]):
         return False
     axes = _listed(node)
     if len(node.input) > 1 and node.input[1]:
@@ -129,6 +129,27 @@ def _reduces_batch(program: Program, view: GraphView, node: NodeProto) -> bool:
     if not axes and any(attribute.name == "noop_with_empty_axes" and attribute.i for attribute in node.attribute):
         return False
     return _over_batch(program, view, node, axes)
+
+
+def _varies(program: Program, view: GraphView, name: str) -> bool:
+    """Say whether a value is computed from anything but weights: those have no batch, whatever is done to them."""
+    pending, seen = [(view, name)], set[tuple[object, str]]()
+    while pending:
+        view, name = pending.pop()
+        home = program.home(view, name)
+        if home is None:
+            return True
+        if (home.path, name) in seen:
+            continue
+        seen.add((home.path, name))
+        if name in home.producers:
+            node = home.graph.node[home.producers[name]]
+            if is_random(node) or any(attribute.HasField("g") for attribute in node.attribute):
+                return True
+            pending += [(home, read) for read in node.input if read]
+        elif not program.initialized(home, name):
+            return True
+    return False
 
 
 def _over_batch(program: Program, view: GraphView, node: NodeProto, axes: tuple[int, ...]) -> bool:

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import STANDARD_DOMAINS, GraphView, views
 
-__all__ = ["Place", "Program", "Scalar", "standard"]
+__all__ = ["RANDOM", "Place", "Program", "Scalar", "is_random", "standard"]
 
 Scalar = bool | int | float
 Place = tuple[GraphPath, int]
@@ -25,6 +25,20 @@ _SAME = frozenset({"Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten"})
 def standard(node: NodeProto) -> str:
     """Return a node's operation if it is one of ONNX's own, else nothing."""
     return node.op_type if node.domain in STANDARD_DOMAINS else ""
+
+
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+"""Operators that give something else in every run."""
+
+
+def is_random(node: NodeProto) -> bool:
+    """Say whether a node draws at random. A normal distribution of width 0 does not."""
+    op_type = standard(node)
+    if op_type in ("RandomNormal", "RandomNormalLike"):
+        return not any(attribute.name == "scale" and attribute.f == 0 for attribute in node.attribute)
+    return op_type in RANDOM
 
 
 def _cast(value: Scalar | None, node: NodeProto) -> Scalar | None:

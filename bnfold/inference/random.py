@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.errors import InferenceModeError
 from bnfold.inference.change import Change, named
-from bnfold.inference.program import Program, standard
-from bnfold.inference.training import is_random
+from bnfold.inference.program import Program, is_random, standard
 
 if TYPE_CHECKING:
     from onnx import NodeProto

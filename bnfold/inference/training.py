@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING
 
 from bnfold.graph.view import GraphView
 from bnfold.inference.moments import batch_statistics
-from bnfold.inference.program import Place, Program, Scalar, standard
+from bnfold.inference.program import Place, Program, Scalar, is_random, standard
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-__all__ = ["RANDOM", "batch_norm_trains", "is_random", "training_nodes"]
-
-RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
-"""Operators that give something else in every run."""
+__all__ = ["batch_norm_trains", "training_nodes"]
 
 
 def training_nodes(program: Program, live: Collection[Place], pins: Mapping[str, Scalar]) -> set[Place]:
@@ -49,14 +44,6 @@ def batch_norm_trains(view: GraphView, node: NodeProto) -> bool:
     if view.opset >= 7:
         return any(node.output[1:])
     return not _flag(node, "is_test")
-
-
-def is_random(node: NodeProto) -> bool:
-    """Say whether a node draws at random. A normal distribution of width 0 does not."""
-    op_type = standard(node)
-    if op_type in ("RandomNormal", "RandomNormalLike"):
-        return not any(attribute.name == "scale" and attribute.f == 0 for attribute in node.attribute)
-    return op_type in RANDOM
 
 
 def _flag(node: NodeProto, name: str) -> int:

@@ -124,6 +124,15 @@ def test_statistics_of_a_sample_are_no_training(body: str, shape: str) -> None:
     kept(text)
 
 
+def test_weights_that_are_normalised_in_the_graph_have_no_batch() -> None:
+    kept(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x) => (float[N,2] y)
+        <float[3,2] w = {1, 2, 3, 4, 5, 6}, float e = {0.001}> {
+            m = ReduceMean<axes=[0]>(w)  d = Sub(w, m)  q = Mul(d, d)  v = ReduceMean<axes=[0]>(q)  ve = Add(v, e)
+            s = Sqrt(ve)  n = Div(d, s)  y = MatMul(x, n) }"""
+    )
+
+
 def test_an_axis_that_cannot_be_the_batch_is_not_taken_for_it() -> None:
     # With a fixed batch of 5, an axis of 3 in front is something else; one of 15 may be the batch, folded in.
     other = """t = Transpose<perm=[1, 0, 2]>(x)
