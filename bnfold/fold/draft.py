@@ -81,6 +81,7 @@ class Draft:
         gone: Nodes whose map is folded.
         taken_in: For each linear node what it has taken in, in order.
         shifts: For each Add whose constant changed, or that was inserted, its shift.
+        add_behind: For each layer without a bias the Add behind it that has its shift.
     """
 
     def __init__(self, view: GraphView, rules: Rules, taken: set[str]) -> None:
@@ -91,6 +92,7 @@ class Draft:
         self.gone: set[int] = set()
         self.taken_in: dict[int, list[tuple[Absorber, PerChannelAffine]]] = defaultdict(list)
         self.shifts: dict[int, Field] = {}
+        self.add_behind: dict[int, int] = {}
         self._latest: tuple[int, int, Linear] | None = None
         self._tried: tuple[int, int, PerChannelAffine, Form, Linear] | None = None
 
@@ -244,13 +246,14 @@ class Draft:
         """Add a shift to the output of a layer that has no bias: to the Add behind it, or in a new one."""
         behind = self._add_behind(index, shift)
         if behind is None:
-            number = self.wiring.insert_after(index, "")
+            number = self.add_behind[index] = self.wiring.insert_after(index, "")
             node = self.view.node(index)
             rank = max(len(node.shape(position) or ()) for position in range(2))
             field = Field.of(np.ones((1,) * rank), shift.reshape((1,) * (rank - shift.ndim) + shift.shape))
             self.affines[number] = Affine(0, field)
             self.shifts[number] = field
             return
+        self.add_behind[index] = behind
         field = self.affines[behind].field
         wide = shift.reshape((1,) * (field.rank - shift.ndim) + shift.shape)
         self._set_shift(behind, Field.of(np.ones_like(field.scale), np.asarray(field.shift + wide)))

@@ -29,6 +29,7 @@ def regions_of(draft: Draft, folds: Sequence[Fold]) -> tuple[Region, ...]:
     for fold in folds:
         nodes = {fold.index, *fold.path, *(step.index for step in fold.steps)}
         nodes |= {layer_of[node] for node in nodes if node in layer_of}
+        nodes |= {draft.add_behind[node] for node in nodes if node in draft.add_behind}
         touched = {owner[node] for node in nodes if node in owner}
         members = [fold]
         for other in sorted(touched):
