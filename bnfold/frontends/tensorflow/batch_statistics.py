@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from bnfold.errors import InferenceModeError
 from bnfold.frontends.loaded import ModeChange
 from bnfold.frontends.tensorflow.moments import COPIES, Kind, Reading, read
-from bnfold.frontends.tensorflow.moving_variables import Found, Search
+from bnfold.frontends.tensorflow.moving_variables import Search
 from bnfold.frontends.tensorflow.net import (
     Net,
     Ref,
@@ -37,25 +38,22 @@ def with_moving_averages(net: Net, outputs: Sequence[Ref], search: Search) -> tu
     reading = read(net)
     if not reading.fused and not reading.roots:
         return net, ()
-    shapes = reading.shapes or shapes_of(net)
-    missing: list[str] = []
-    changes: list[ModeChange] = []
-    net = net.copy()
+    work = _Rewiring(net.copy(), search, reading.shapes or shapes_of(net))
     for name in reading.fused:
-        _flip(net, name, search, shapes, changes, missing)
+        work.flip(name)
     for root in reading.roots:
-        _replace(net, _variance(reading, root), root, search, shapes, changes, missing, variance=True)
-    net = net.cut(needed(net, outputs))
+        work.replace(_variance(reading, root), root, variance=True)
+    net = work.net = work.net.cut(needed(work.net, outputs))
     # With the variances constant, what is left of the statistics are the means.
     rest = read(net)
     roots = {root for root in reading.roots if root in net.nodes}
     for name in _means(rest):
         near = _scaled_with(rest.net, name, roots)
         if near is not None:
-            _replace(net, (name, 0), near, search, shapes, changes, missing, variance=False)
-    if missing:
-        raise _no_averages(missing)
-    return net.cut(needed(net, outputs)), tuple(changes)
+            work.replace((name, 0), near, variance=False)
+    if work.missing:
+        raise _no_averages(work.missing)
+    return net.cut(needed(net, outputs)), tuple(work.changes)
 
 
 def _no_averages(missing: Sequence[str]) -> InferenceModeError:
@@ -68,35 +66,69 @@ def _no_averages(missing: Sequence[str]) -> InferenceModeError:
     )
 
 
-def _flip(
-    net: Net, name: str, search: Search, shapes: Mapping[Ref, Shape], changes: list[ModeChange], missing: list[str]
-) -> None:
-    """Set a fused batch norm to inference, with the averages wired to it, or found by its second and third outputs."""
-    node = type(net.nodes[name])()
-    node.CopyFrom(net.nodes[name])
-    inputs = data_inputs(node)
-    channels = _channels(inputs[1], shapes)
-    wired = [ref for ref in inputs[3:5] if channels and _channels(ref, shapes) == channels]
-    proof = "inputs 3 and 4 are variables of the right size"
-    if len(wired) < 2 or not all(_is_stored(net, ref) for ref in wired):
-        parts: list[str] = []
-        for port, variance in ((1, False), (2, True)):
-            scopes = [name, *_variables_near(net, inputs[1:3])]
-            found = search.find([(name, port)], scopes, variance=variance, channels=channels or -1)
-            if isinstance(found, str):
-                missing.append(f"{name}: {found}")
-                return
-            constant = f"{name}/{'variance' if variance else 'mean'}"
-            net.nodes[constant] = const_node(
-                constant, np.ravel(found.value), dtype_of(net.nodes[inputs[2][0]], 0) or None
-            )
-            inputs[3 if not variance else 4] = (constant, 0)
-            parts.append(f"{found.name}, {found.how}")
-        proof = "; ".join(parts)
-        node.input[3:5] = [inputs[3][0], inputs[4][0]]
-    node.attr["is_training"].b = False
-    net.nodes[name] = node
-    changes.append(ModeChange("statistics", name, "statistics of the batch", "moving averages", proof))
+@dataclass(slots=True)
+class _Rewiring:
+    """A net whose batch norms are being given their averages.
+
+    Attributes:
+        net: The net; it is edited.
+        search: Where the averages are.
+        shapes: Static shapes of the net's tensors.
+        changes: What was done.
+        missing: What has no average, and why.
+    """
+
+    net: Net
+    search: Search
+    shapes: Mapping[Ref, Shape]
+    changes: list[ModeChange] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def flip(self, name: str) -> None:
+        """Set a fused batch norm to inference, with the averages wired to it, or found by its statistics."""
+        node = type(self.net.nodes[name])()
+        node.CopyFrom(self.net.nodes[name])
+        inputs = data_inputs(node)
+        channels = _channels(inputs[1], self.shapes)
+        wired = [ref for ref in inputs[3:5] if channels and _channels(ref, self.shapes) == channels]
+        proof = "inputs 3 and 4 are variables of the right size"
+        if len(wired) < 2 or not all(_is_stored(self.net, ref) for ref in wired):
+            parts: list[str] = []
+            for port, what in ((1, "mean"), (2, "variance")):
+                scopes = [name, *_variables_near(self.net, inputs[1:3])]
+                found = self.search.find([(name, port)], scopes, variance=what == "variance", channels=channels or -1)
+                if isinstance(found, str):
+                    self.missing.append(f"{name}: {found}")
+                    return
+                constant = f"{name}/{what}"
+                dtype = dtype_of(self.net.nodes[inputs[2][0]]) or None
+                self.net.nodes[constant] = const_node(constant, np.ravel(found.value), dtype)
+                node.input[port + 2] = constant
+                parts.append(f"{found.name}, {found.how}")
+            proof = "; ".join(parts)
+        node.attr["is_training"].b = False
+        self.net.nodes[name] = node
+        self.changes.append(ModeChange("statistics", name, "statistics of the batch", "moving averages", proof))
+
+    def replace(self, ref: Ref, root: str, *, variance: bool) -> None:
+        """Put the moving average in the place of a statistic, in the statistic's own shape."""
+        name = ref[0]
+        shape = self.shapes.get(ref)
+        if name not in self.net.nodes or self.net.nodes[name].op == "Const":
+            return
+        if shape is None or any(size is None for size in shape):
+            self.missing.append(f"{name}: its shape is not known")
+            return
+        sizes = [size or 0 for size in shape]
+        scopes = [name, *_variables_near(self.net, [(root, 0)])]
+        found = self.search.find([ref], scopes, variance=variance, channels=int(np.prod(sizes)))
+        if isinstance(found, str):
+            self.missing.append(f"{name}: {found}")
+            return
+        value: Value = np.reshape(found.value, sizes)
+        self.net.nodes[name] = const_node(name, value, dtype_of(self.net.nodes[name]) or None)
+        before = "variance of the batch" if variance else "mean of the batch"
+        self.changes.append(ModeChange("statistics", name, before, found.name, found.how))
 
 
 def _is_stored(net: Net, ref: Ref) -> bool:
@@ -176,37 +208,6 @@ def _few_steps(readers: Mapping[str, list[tuple[str, int]]], start: str, net: Ne
         } - found
         found |= edge
     return found
-
-
-def _replace(
-    net: Net,
-    ref: Ref,
-    root: str,
-    search: Search,
-    shapes: Mapping[Ref, Shape],
-    changes: list[ModeChange],
-    missing: list[str],
-    *,
-    variance: bool,
-) -> None:
-    """Put the moving average in the place of a statistic, in the statistic's own shape."""
-    name = ref[0]
-    shape = shapes.get(ref)
-    if name not in net.nodes or net.nodes[name].op == "Const":
-        return
-    if shape is None or any(size is None for size in shape):
-        missing.append(f"{name}: its shape is not known")
-        return
-    channels = int(np.prod([size or 0 for size in shape]))
-    scopes = [name, *_variables_near(net, [(root, 0)])]
-    found: Found | str = search.find([ref], scopes, variance=variance, channels=channels)
-    if isinstance(found, str):
-        missing.append(f"{name}: {found}")
-        return
-    value: Value = np.reshape(found.value, [size or 0 for size in shape])
-    net.nodes[name] = const_node(name, value, dtype_of(net.nodes[name]) or None)
-    before = "variance of the batch" if variance else "mean of the batch"
-    changes.append(ModeChange("statistics", name, before, found.name, found.how))
 
 
 def _variables_near(net: Net, refs: Iterable[Ref]) -> list[str]:

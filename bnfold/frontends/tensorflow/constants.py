@@ -53,8 +53,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "OnesLike": np.ones_like,
     "ExpandDims": lambda x, axis: np.expand_dims(x, int(axis)),
     "Reshape": lambda x, shape: np.reshape(x, tuple(int(size) for size in np.ravel(shape))),
-    "Select": lambda chosen, x, y: np.where(chosen, x, y),
-    "SelectV2": lambda chosen, x, y: np.where(chosen, x, y),
+    "Select": np.where,
+    "SelectV2": np.where,
 }
 
 

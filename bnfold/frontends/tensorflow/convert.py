@@ -1,15 +1,21 @@
-"""The last step that all TensorFlow 1 programs have in common: a program and its values become what a frontend returns."""
+"""The last step that all TensorFlow 1 programs have in common: a program and its values become a loaded model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from bnfold.frontends.loaded import Array, Loaded, Request, Runner
+from bnfold.frontends.tensorflow.batch_norms import convert
+from bnfold.frontends.tensorflow.concrete import Frozen
 from bnfold.frontends.tensorflow.inference_graph import in_inference_mode
-from bnfold.frontends.tensorflow.io_names import rename_io, specs_of
+from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
 from bnfold.frontends.tensorflow.net import Net
+from bnfold.frontends.tensorflow.spelled_out import plain_scope, with_markers
 from bnfold.frontends.tensorflow.stored import Stored
-from bnfold.frontends.tensorflow.to_onnx import to_onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["loaded_from"]
 
@@ -38,7 +44,9 @@ def loaded_from(
         names: What tensors are called in ONNX, by their names in the graph; the others keep theirs.
     """
     inference = in_inference_mode(net, stored, request, artifact)
-    model = to_onnx(inference.graph_def, inputs=inference.inputs, outputs=inference.outputs, opset=request.opset)
+    frozen = Frozen(inference.graph_def, inference.inputs, inference.outputs)
+    model = convert(*with_markers(frozen), request.opset)
+    _name_by_scope(model)
     ends = {*inference.inputs, *inference.outputs}
     chosen = {tensor: name for tensor, name in (names or {}).items() if tensor in ends}
     if chosen:
@@ -53,6 +61,16 @@ def loaded_from(
         mode=inference.changes,
         run=_renamed(inference.run, chosen),
     )
+
+
+def _name_by_scope(model: onnx.ModelProto) -> None:
+    """Give batch norms the names of their scopes: ``fc1/bn`` for ``fc1/bn/FusedBatchNormV3``."""
+    nodes = list(nodes_in(model.graph))
+    taken = {node.name for node in nodes}
+    for node in nodes:
+        if node.op_type == "BatchNormalization" and (scope := plain_scope(node.name)) not in taken:
+            taken.add(scope)
+            node.name = scope
 
 
 def _renamed(run: Runner, names: Mapping[str, str]) -> Runner:

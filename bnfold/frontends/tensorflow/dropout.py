@@ -108,27 +108,31 @@ def _masked(
             inputs = data_inputs(node)
             other = inputs[1 - position] if len(inputs) == 2 else None
             if node.op in _COPIES:
-                if position == 0:
-                    stack.append((reader, state, chance, keeps))
+                stack.extend([(reader, state, chance, keeps)] if position == 0 else [])
             elif state == "uniform" and other is not None:
-                if node.op in ("Add", "AddV2", "Mul", "Sub") and _neutral(node.op, position, values.get(other)):
-                    stack.append((reader, "uniform", chance, keeps))
-                elif node.op in ("Add", "AddV2"):
-                    stack.append((reader, "shifted", other, True))
-                elif node.op in ("GreaterEqual", "Greater", "Less", "LessEqual"):
-                    above = node.op.startswith("Greater") == (position == 0)
-                    stack.append((reader, "mask", other, not above))
+                stack.extend(_mask_step(node, position, other, values))
             elif state == "shifted" and node.op == "Floor":
                 stack.append((reader, "mask", chance, True))
             elif state == "mask" and chance is not None:
                 result = _result(net, node, position, chance, keeps=keeps, readers=readers, values=values)
                 if result is not None:
                     found.append(Dropout(random, *result))
-                elif node.op == "Mul" and other is not None and _scalar(values.get(other)) is not None:
-                    # The mask itself is scaled; only Keras' older backends do that.
-                    stack.append((reader, "mask", chance, keeps))
     # A mask whose other readers are unknown must stay: a wrong guess is worse than a refusal.
     return found
+
+
+def _mask_step(
+    node: Any, position: int, other: Ref, values: Mapping[Ref, Value]
+) -> list[tuple[str, str, Ref | None, bool]]:
+    """Return what uniform numbers become in a node: themselves, numbers shifted by a probability, or a mask."""
+    if node.op in ("Add", "AddV2", "Mul", "Sub") and _neutral(node.op, position, values.get(other)):
+        return [(node.name, "uniform", None, True)]
+    if node.op in ("Add", "AddV2"):
+        return [(node.name, "shifted", other, True)]
+    if node.op in ("GreaterEqual", "Greater", "Less", "LessEqual"):
+        above = node.op.startswith("Greater") == (position == 0)
+        return [(node.name, "mask", other, not above)]
+    return []
 
 
 def _neutral(op: str, position: int, value: Value | None) -> bool:
@@ -211,7 +215,7 @@ def _tells_keep(net: Net, ref: Ref, chance: Ref, *, keeps: bool, inverse: bool) 
 def _noisy(
     net: Net, random: str, readers: Mapping[str, list[tuple[str, int]]], values: Mapping[Ref, Value]
 ) -> list[Dropout]:
-    """Follow normal numbers of a constant size to where they are added to an activation, or, around one, multiply it."""
+    """Follow normal numbers of a constant size to where they are added to an activation, or multiply it around 1."""
     found: list[Dropout] = []
     stack: list[tuple[str, float]] = [(random, 0.0)]
     while stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from bnfold.errors import CorruptModelError, UnsupportedOpError
@@ -108,12 +109,12 @@ def spell_out(net: Net, node: Any, called: str, prefix: str, *, skip: int = 0, c
             hint="Export the model with fewer layers in one file.",
         )
     given = {argument.name: ref for argument, ref in zip(function.signature.input_arg, arguments, strict=True)}
-    inner = {child.name: child for child in function.node_def}
+    body = _Body(called, given, {child.name: child for child in function.node_def}, prefix, net)
     for child in function.node_def:
         added = type(child)()
         added.CopyFrom(child)
         added.name = prefix + child.name
-        added.input[:] = [_translated(text, given, inner, prefix, net, called) for text in child.input]
+        added.input[:] = [_translated(text, body) for text in child.input]
         for value in added.attr.values():
             wanted = value.placeholder
             if wanted and caller and wanted in caller:
@@ -123,28 +124,35 @@ def spell_out(net: Net, node: Any, called: str, prefix: str, *, skip: int = 0, c
         net.nodes[added.name] = added
     outcome: dict[Ref, Ref] = {}
     for port, argument in enumerate(function.signature.output_arg):
-        text = _translated(
-            function.ret[argument.name] if argument.name in function.ret else "", given, inner, prefix, net, called
-        )
-        outcome[node.name, port] = ref_of(text)
+        outcome[node.name, port] = ref_of(_translated(function.ret.get(argument.name, ""), body))
     return outcome
 
 
-def _translated(text: str, given: dict[str, Ref], inner: dict[str, Any], prefix: str, net: Net, called: str) -> str:
+@dataclass(frozen=True, slots=True)
+class _Body:
+    called: str
+    given: dict[str, Ref]
+    inner: dict[str, Any]
+    prefix: str
+    net: Net
+
+
+def _translated(text: str, body: _Body) -> str:
     """Return a graph's way to name a tensor of a function: ``node:port`` for ``node:argument:index``."""
     if text.startswith("^"):
-        return f"^{prefix}{text[1:]}" if text[1:] in inner else f"^{given[text[1:]][0]}" if text[1:] in given else text
+        waited = text[1:]
+        return f"^{body.given[waited][0]}" if waited in body.given else f"^{body.prefix}{waited}"
     name, _, rest = text.partition(":")
-    if name in given:
-        return f"{given[name][0]}:{given[name][1]}"
-    if name not in inner:
+    if name in body.given:
+        return f"{body.given[name][0]}:{body.given[name][1]}"
+    if name not in body.inner:
         raise CorruptModelError(
-            f"the function {called} reads {text or 'a tensor without a name'}, which is not in it",
+            f"the function {body.called} reads {text or 'a tensor without a name'}, which is not in it",
             hint="Get the file again: it is damaged.",
         )
     argument, _, index = rest.partition(":")
-    port = _first_port(inner[name], argument, net) + (int(index) if index.isdecimal() else 0)
-    return f"{prefix}{name}:{port}"
+    port = _first_port(body.inner[name], argument, body.net) + (int(index) if index.isdecimal() else 0)
+    return f"{body.prefix}{name}:{port}"
 
 
 def _first_port(node: Any, argument: str, net: Net) -> int:

@@ -25,10 +25,12 @@ from bnfold.frontends.tensorflow.net import (
     Ref,
     Value,
     attribute,
+    const_node,
     data_inputs,
     dtype_of,
     is_variable,
     node_of,
+    value_of,
 )
 from bnfold.frontends.tensorflow.original import runner
 from bnfold.frontends.tensorflow.outputs import named_tensors, predicted
@@ -109,7 +111,13 @@ def in_inference_mode(net: Net, stored: Stored, request: Request, what: str) -> 
     graph_def = final.graph_def()
     demand_harmless(graph_def)
     names = tuple(f"{name}:{port}" for name, port in outputs)
-    run, changes = _run(net, live, stored, variables, fed, inputs, outputs, changes, faithful=faithful)
+    ends = _Ends(
+        inputs={f"{name}:0": (name, 0) for name in inputs},
+        outputs=dict(zip(names, outputs, strict=True)),
+        fed=fed,
+    )
+    original = net.cut(needed(net, outputs)) if faithful and ends.are_in(net) else None
+    run, changes = _run(original, live, stored, ends, changes)
     return Inference(graph_def, tuple(f"{name}:0" for name in inputs), names, tuple(changes), run)
 
 
@@ -211,7 +219,8 @@ def _demand_determined(net: Net) -> None:
     if left:
         listed = ", ".join(left[:_LONGEST_LIST])
         raise InferenceModeError(
-            f"{len(left)} random operation{'s are' if len(left) > 1 else ' is'} left that no dropout explains: {listed}",
+            f"{len(left)} random operation{'s are' if len(left) > 1 else ' is'} left "
+            f"that no dropout explains: {listed}",
             hint="Name outputs in front of them, or pin the input that switches them off with --set name=value.",
         )
 
@@ -233,13 +242,21 @@ def _averaged_weights(variables: Mapping[str, Value], stored: Stored) -> list[Mo
 
 
 def _settled(net: Net) -> Net:
-    """Return the net with plain placeholders for those with a default, and copies for what only checks or prints."""
+    """Return the net without what is there for training only.
+
+    A placeholder with a default becomes a plain one, what only checks or prints a copy, and a statistic that lost its
+    axes of size 1 a constant like any other.
+    """
     result = net.copy()
     for name, node in net.nodes.items():
         if node.op == "PlaceholderWithDefault":
             placeholder = node_of("Placeholder", name, [], dtype=dtype_of(node))
             placeholder.attr["shape"].CopyFrom(attribute(node, "shape"))
             result.nodes[name] = placeholder
+        elif node.op == "Squeeze" and (source := net.nodes[data_inputs(node)[0][0]]).op == "Const":
+            axes = tuple(attribute(node, "squeeze_dims").list.i)
+            value = value_of(source)
+            result.nodes[name] = const_node(name, np.squeeze(value, axis=axes or None))
         elif node.op in _THROUGH:
             result.nodes[name] = node_of("Identity", name, data_inputs(node)[:1], T=dtype_of(node))
     return result
@@ -269,35 +286,35 @@ def _inputs(net: Net, request: Request) -> list[str]:
     return [name for name in wanted if name in left]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What a runner feeds and computes: tensors by ONNX name, and mode inputs with their values."""
+
+    inputs: Mapping[str, Ref]
+    outputs: Mapping[str, Ref]
+    fed: Mapping[Ref, Value]
+
+    def are_in(self, net: Net) -> bool:
+        return all(name in net.nodes for name, _ in (*self.inputs.values(), *self.outputs.values(), *self.fed))
+
+
 def _run(
-    net: Net,
-    live: Net,
-    stored: Stored,
-    variables: Mapping[str, Value],
-    fed: Mapping[Ref, Value],
-    inputs: Sequence[str],
-    outputs: Sequence[Ref],
-    changes: list[ModeChange],
-    *,
-    faithful: bool,
+    original: Net | None, live: Net, stored: Stored, ends: _Ends, changes: list[ModeChange]
 ) -> tuple[Runner, list[ModeChange]]:
     """Return what runs the original program, and the changes, saying so where only the rewritten graph can be run."""
-    by_name = {f"{name}:0": (name, 0) for name in inputs}
-    computed = {f"{name}:{port}": (name, port) for name, port in outputs}
     reason = "the original has no inference path of its own"
-    if faithful and all(name in net.nodes for name, _ in (*by_name.values(), *computed.values(), *fed)):
-        original = net.cut(needed(net, outputs))
+    if original is not None:
         try:
-            values = stored_values(original, stored)
-            return (
-                runner(original, inputs=by_name, outputs=computed, fed=fed, variables=values),
-                changes,
-            )
+            return _runner(original, stored, ends), changes
         except CorruptModelError as error:
             if not changes:
                 raise
             reason = f"the original graph does not run any more ({str(error)[:120]})"
-    run = runner(live, inputs=by_name, outputs=computed, fed={}, variables=variables)
     note = f"{reason}: compared with this rewritten TensorFlow graph"
     said = [replace(change, proof=f"{change.proof}; {note}" if change.proof else note) for change in changes[-1:]]
-    return run, [*changes[:-1], *said]
+    return _runner(live, stored, replace(ends, fed={})), [*changes[:-1], *said]
+
+
+def _runner(net: Net, stored: Stored, ends: _Ends) -> Runner:
+    values = stored_values(net, stored)
+    return runner(net, inputs=ends.inputs, outputs=ends.outputs, fed=ends.fed, variables=values)

@@ -132,9 +132,9 @@ def pin_switches(net: Net, outputs: Sequence[Ref], given: Switches, values: Mapp
     """Find the mode inputs that outputs depend on, and the value of each that means inference.
 
     A mode input is a scalar that, through logic and comparisons, decides a Switch, an If or a Select. Every value that
-    can make a difference is tried: the graph is pruned, and what is left of batch statistics and random numbers counted.
-    The value that leaves less is inference, whatever the input is called. Where all values leave the same, the input is
-    no mode input, unless its name says so.
+    can make a difference is tried: the graph is pruned, and batch statistics and random numbers that are left are
+    counted. The value that leaves less is inference, whatever the input is called. Where all values leave the same, the
+    input is no mode input, unless its name says so.
 
     Args:
         net: The graph, without calls of functions.
@@ -236,10 +236,10 @@ _BOOL = 10
 
 
 def _values(net: Net, node: Any) -> list[Value]:
-    """Return the values that can make a difference: both bools, or numbers on all sides of those it is compared with."""
+    """Return the values that can make a difference: both bools, or numbers around those that it is compared with."""
     dtype = dtype_of(node)
     if dtype == _BOOL:
-        return [np.array(True), np.array(False)]
+        return [np.array(value) for value in (True, False)]
     numbers = {0.0, 1.0}
     for other in net.nodes.values():
         if other.op in ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"):

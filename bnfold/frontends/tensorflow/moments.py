@@ -76,7 +76,7 @@ class Reading:
 
 
 def is_data_input(node: Any) -> bool:
-    """Return whether a node brings the network's input: a placeholder or a queue, not one for a flag or a single number."""
+    """Return whether a node brings the network's input: a placeholder or a queue, and not a flag or a single number."""
     if node.op not in _SOURCES or (node.op.startswith("Placeholder") and attribute(node, "dtype").type == _BOOL):
         return False
     shape = attribute(node, "shape").shape

@@ -245,7 +245,7 @@ def _reduces_all(net: Net, node: Any, values: dict[Ref, Value]) -> bool:
         return False
     axes = values.get(data_inputs(node)[1])
     if axes is None:
-        return net.nodes[data_inputs(node)[1][0]].op == "Range"
+        return bool(net.nodes[data_inputs(node)[1][0]].op == "Range")
     return bool(axes.size) and 0 in axes.ravel().tolist()
 
 

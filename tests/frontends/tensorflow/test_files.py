@@ -301,7 +301,7 @@ def test_the_meta_graph_of_an_old_training_program_converts(real_files: Path, tm
         for node in meta_graph.graph_def.node:
             if node.op == "VariableV2":
                 shape = [dimension.size for dimension in node.attr["shape"].shape.dim]
-                value = rng.normal(scale=0.2, size=shape).astype(np.float32)
+                value: Any = rng.normal(scale=0.2, size=shape).astype(np.float32)
                 value = np.abs(value) + 0.5 if "variance" in node.name else value
                 variables.append(v1().Variable(value, name=node.name))
         session.run(v1().global_variables_initializer())

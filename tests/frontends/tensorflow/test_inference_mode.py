@@ -12,10 +12,11 @@ import onnxruntime
 import pytest
 
 from bnfold.errors import InferenceModeError
-from bnfold.frontends.loaded import Array, Loaded, Request
+from bnfold.frontends.loaded import Loaded, Request
 from bnfold.frontends.tensorflow import checkpoint, frozen_graph
 from bnfold.frontends.tensorflow.guests import tensorflow
 from tests.frontends.tensorflow.programs import (
+    Array,
     Written,
     averaged_norm,
     beta_gamma,
@@ -26,6 +27,8 @@ from tests.frontends.tensorflow.programs import (
 )
 
 pytestmark = pytest.mark.tensorflow
+
+ON, OFF = True, False
 
 
 def tf() -> Any:
@@ -58,12 +61,12 @@ def switched_average() -> list[Any]:
 
 
 def default_is_training() -> list[Any]:
-    train = v1().placeholder_with_default(True, [], name="is_training")
+    train = v1().placeholder_with_default(ON, [], name="is_training")
     return [dense(moving_norm(given_x(), train, "bn"), 4, "out")]
 
 
 def learning_phase() -> list[Any]:
-    phase = v1().placeholder_with_default(False, [], name="keras_learning_phase")
+    phase = v1().placeholder_with_default(OFF, [], name="keras_learning_phase")
     h = moving_norm(dense(given_x(), 5, "one"), phase, "bn")
     return [dense(v1().cond(phase, lambda: tf().nn.dropout(h, rate=0.4), lambda: tf().identity(h)), 3, "out")]
 
@@ -103,26 +106,26 @@ def in_a_variable() -> list[Any]:
 
 
 def in_a_constant() -> list[Any]:
-    return [dense(averaged_norm(given_x(), lambda a, b: v1().cond(tf().constant(True), a, b), "bn"), 4, "out")]
+    return [dense(averaged_norm(given_x(), lambda a, b: v1().cond(tf().constant(ON), a, b), "bn"), 4, "out")]
 
 
 def nested() -> list[Any]:
     train = v1().placeholder("bool", name="train")
-    average = v1().placeholder_with_default(True, [], name="with_average")
+    average = v1().placeholder_with_default(ON, [], name="with_average")
     h = dense(given_x(), 5, "one")
 
     def inner() -> Any:
-        return v1().cond(average, lambda: moving_norm(h, tf().constant(False), "bn"), lambda: h * 2.0)
+        return v1().cond(average, lambda: moving_norm(h, tf().constant(OFF), "bn"), lambda: h * 2.0)
 
     with v1().variable_scope("", reuse=v1().AUTO_REUSE):
-        y = v1().cond(train, lambda: moving_norm(h, tf().constant(True), "bn"), inner)
+        y = v1().cond(train, lambda: moving_norm(h, tf().constant(ON), "bn"), inner)
     return [dense(y, 3, "out")]
 
 
 def two_flags() -> list[Any]:
     first = v1().placeholder("bool", name="bn_train")
     second = v1().placeholder("bool", name="use_noise")
-    h = moving_norm(dense(given_x(), 5, "one"), tf().logical_and(first, True), "bn")
+    h = moving_norm(dense(given_x(), 5, "one"), tf().logical_and(first, ON), "bn")
     return [dense(v1().cond(second, lambda: tf().nn.dropout(h, rate=0.3), lambda: h), 3, "out")]
 
 
@@ -227,7 +230,7 @@ SWITCHED = [
     Case(switched_keep, {"train:0": False}, changed=("train",)),
     Case(loops, {"train:0": False}, changed=("train",)),
     Case(conditional, {"train:0": False}, changed=("train",)),
-    Case(an_option, extra={"flip:0": np.array(True)}),
+    Case(an_option, extra={"flip:0": np.array(ON)}),
 ]
 
 
@@ -309,6 +312,8 @@ def test_the_proof_counts_what_each_value_leaves(
     loaded = checkpoint.load(program.prefix, Request())
     assert [change.proof for change in loaded.mode] == ["True leaves 4 batch-statistics nodes, False leaves 0"]
     assert [spec.name for spec in loaded.outputs] == [program.outputs[0]]
+    norms = [node.name for node in loaded.model.graph.node if node.op_type == "BatchNormalization"]
+    assert norms == ["bn1", "bn2"]
 
 
 # --- always in training mode --------------------------------------------------------------------------------------
@@ -322,13 +327,13 @@ def always_averaged() -> list[Any]:
 
 
 def always_assigned() -> list[Any]:
-    h = moving_norm(dense(given_x(), 5, "one"), True, "bn")
+    h = moving_norm(dense(given_x(), 5, "one"), ON, "bn")
     return [dense(h, 3, "out")]
 
 
 def always_fused() -> list[Any]:
     kernel = v1().get_variable("kernel", [3, 3, 3, 5])
-    h = moving_norm(tf().nn.conv2d(image_x(), kernel, 1, "VALID"), True, "bn", fused=True)
+    h = moving_norm(tf().nn.conv2d(image_x(), kernel, 1, "VALID"), ON, "bn", fused=True)
     return [dense(tf().reduce_max(h, [1, 2]), 3, "out")]
 
 
@@ -356,7 +361,8 @@ def by_squares() -> list[Any]:
 
 def normalised(x: Array, values: Mapping[str, Array], scope: str, mean: str, variance: str) -> Array:
     scale = values[f"{scope}/gamma"] / np.sqrt(values[variance] + 1e-3)
-    return (x - values[mean]) * scale + values[f"{scope}/beta"]
+    found: Array = (x - values[mean]) * scale + values[f"{scope}/beta"]
+    return found
 
 
 def layered(x: Array, values: Mapping[str, Array], scope: str) -> Array:
@@ -383,6 +389,8 @@ def test_averages_of_moments_take_the_place_of_the_moments(
     agree(run_onnx(loaded, {"x:0": x}), [layered(h, values, "out")])
     assert loaded.run is not None
     agree(list(loaded.run({"x:0": x}).values()), [layered(h, values, "out")])
+    norms = [node.name for node in loaded.model.graph.node if node.op_type == "BatchNormalization"]
+    assert norms == ["bn1", "bn2"]
     assert {change.kind for change in loaded.mode} == {"statistics"}
     assert {change.after for change in loaded.mode} == {name for pair in names.values() for name in pair}
     assert loaded.mode[0].proof == "its update operation names it"
@@ -405,13 +413,13 @@ def test_a_moving_average_that_is_assigned_is_found_by_the_assignment(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_fused_batch_norm_is_flipped_and_keeps_its_name(
+def test_a_fused_batch_norm_is_flipped_and_named_after_its_scope(
     version: int, written: Callable[[Callable[[], list[Any]], int], Written]
 ) -> None:
     program = written(always_fused, version)
     loaded = checkpoint.load(program.prefix, Request(outputs=program.outputs))
     norms = [node for node in loaded.model.graph.node if node.op_type == "BatchNormalization"]
-    assert [node.name for node in norms] == ["bn/FusedBatchNormV3"]
+    assert [node.name for node in norms] == ["bn"]
     tensors = {tensor.name: tensor for tensor in loaded.model.graph.initializer}
     for name, stored in zip(norms[0].input[3:], ("bn/pop_mean", "bn/pop_var"), strict=True):
         raw = np.frombuffer(tensors[name].raw_data, np.float32)
@@ -461,11 +469,9 @@ def test_statistics_that_nobody_averaged_are_refused_with_their_names(
 ) -> None:
     program = written(never_averaged, 1)
     place = "the graph" if form == "frozen" else "the checkpoint model.ckpt-3"
+    load, path = (frozen_graph.load, program.frozen) if form == "frozen" else (checkpoint.load, program.prefix)
     with pytest.raises(InferenceModeError) as caught:
-        if form == "frozen":
-            frozen_graph.load(program.frozen, Request())
-        else:
-            checkpoint.load(program.prefix, Request())
+        load(path, Request())
     assert str(caught.value) == (
         f"3 batch statistics have no moving average: bn: {place} holds no moving mean for it; "
         f"again/variance: {place} holds no moving variance for it; again/mean: {place} holds no moving mean for it"
