@@ -147,7 +147,9 @@ class _Stand:
         assert self.original is not None
         try:
             return {name: np.asarray(value) for name, value in self.original(feeds).items()}
-        except Exception:
+        except Exception as error:
+            line = (str(error).strip().splitlines() or [""])[0]
+            self.refusal = f"the original program refuses every probe: {type(error).__name__}: {line}"
             return None
 
 
