@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["Array", "Loaded", "ModeChange", "Request", "Runner", "TensorSpec"]
 
@@ -83,7 +86,7 @@ class Loaded:
     Attributes:
         model: The unfolded model.
         format: What the file is, by one of the names of ``sniff.Format``.
-        framework: The framework and version it was written with, as far as the file tells, for example ``"Keras 3.15"``.
+        framework: The framework and version that wrote it, as far as the file tells, for example ``"Keras 3.15"``.
         description: A short line for people, for example ``"TF1 frozen graph"``.
         inputs: The model's inputs, in order.
         outputs: The model's outputs, in order.

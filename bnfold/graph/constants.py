@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import helper, numpy_helper
 
-__all__ = ["EVALUABLE", "Constant", "evaluate", "widen"]
+__all__ = ["EVALUABLE", "Constant", "evaluate", "tensor_value", "widen"]
 
 Constant = npt.NDArray[np.generic]
 Attributes = Mapping[str, object]
@@ -22,7 +22,8 @@ _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 def widen(array: npt.NDArray[np.generic]) -> Constant:
     """Return floating arrays as float64, and all others, eight-bit floats among them, as they are."""
-    return array.astype(np.float64) if array.dtype.name in _FLOATS else array
+    with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
+        return array.astype(np.float64) if array.dtype.name in _FLOATS else array
 
 
 def _axes(inputs: Sequence[Constant | None], attributes: Attributes) -> tuple[int, ...] | None:
