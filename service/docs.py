@@ -136,8 +136,8 @@ _ERRORS = """## Errors
 
 `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with a `detail` that says what is wrong,
 a `hint` that says what to do, and a `code` that stays. Under `/v2` the member `error` repeats both as one string. A
-model that is refused gets the code, message and hint that the command line has for it: 415 for `unknown-format`, 409 for
-`parity` and `inconclusive`, 422 for the rest. The others are:
+model that is refused gets the code, message and hint that the command line has for it: 415 for `unknown-format`, 409
+for `parity` and `inconclusive`, 422 for the rest. The others are:
 """
 
 

@@ -200,10 +200,10 @@ class Jobs:
                 f"the conversion {_death(status)}", hint="Send the model again; if that happens twice, report it."
             )
         with (folder / "out" / "outcome.json").open("rb") as file:
-            outcome: dict[str, Any] = json.loads(file.read(_LARGEST_OUTCOME))
+            outcome: Any = json.loads(file.read(_LARGEST_OUTCOME))
         match outcome:
             case {"kind": "done"}:
-                return outcome
+                return dict(outcome)
             case {"kind": "refused", "code": str(code), "message": str(message), "hint": str(hint)}:
                 raise RefusedError(message, hint=hint, refusal=code)
             case {"kind": "memory" | "file-size" as kind}:
@@ -213,9 +213,9 @@ class Jobs:
                     f"the store cannot be written: {message}", hint="Make room on the disk of BNFOLD_STORE."
                 )
         _LOG.error("a conversion met a defect\n%s", log)
+        what = f": {outcome['message']}" if isinstance(outcome, dict) and "message" in outcome else ""
         raise InternalError(
-            f"the conversion met a defect of bnfold: {outcome.get('message')}",
-            hint="Report this, with the model if you can.",
+            f"the conversion met a defect of bnfold{what}", hint="Report this, with the model if you can."
         )
 
     def _too_long(self) -> TimeLimitError:
