@@ -53,6 +53,12 @@ _HINTS = {
 }
 
 
+_OUT_OF_MEMORY = re.compile(
+    r"(?i)bad_alloc|(failed|unable) to allocate|cannot allocate memory|failed to (map segment|serialize proto)"
+)
+"""How libraries written in C++ say that memory ran out."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to stop; a base exception, so that no library takes it for one of its own errors.
 
@@ -99,15 +105,16 @@ def failure(error: BaseException, *, stopped: int = 0) -> Failure:
     match error:
         case BnfoldError():
             return Failure(error.code, one_line(error), one_line(error.hint), error.exit_code)
+        case MemoryError() | OSError(errno=errno.ENOMEM):
+            return _out_of_memory(error)
         case click.UsageError():
             return Failure("usage", one_line(_usage(error)), _usage_hint(error), USAGE)
         case click.ClickException():
             return Failure("usage", one_line(error.format_message()), "", USAGE)
         case OSError():
             return Failure("file", one_line(_os_message(error)), _HINTS.get(error.errno or 0, ""), FAILED)
-        case MemoryError():
-            hint = "Close other programs, or run it on a machine with more memory."
-            return Failure("memory", one_line(f"not enough memory{_because(error)}"), hint, FAILED)
+    if _OUT_OF_MEMORY.search(str(error)):
+        return _out_of_memory(error)
     said = f"{type(error).__name__}{_because(error)}"
     versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
     return Failure(
@@ -137,6 +144,12 @@ def _stopped(number: int) -> Failure:
     said = "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     hint = "Run the command again; an output that was there before is as it was."
     return Failure("stopped", f"{said}; nothing half-written is left behind", hint, 128 + number)
+
+
+def _out_of_memory(error: BaseException) -> Failure:
+    because = "" if isinstance(error, OSError) else _because(error)
+    hint = "Close other programs, or run it on a machine with more memory."
+    return Failure("memory", one_line(f"not enough memory{because}"), hint, FAILED)
 
 
 def _because(error: BaseException) -> str:

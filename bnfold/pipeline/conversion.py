@@ -6,12 +6,14 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-import onnx
+from typing import TYPE_CHECKING
 
 from bnfold.errors import InconclusiveError, ParityError
 from bnfold.graph.io import save_model, serialize
 from bnfold.report import Report
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["STAMP", "Conversion", "require", "stamp", "unverified_path"]
 

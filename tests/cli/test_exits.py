@@ -49,10 +49,19 @@ def test_an_error_of_the_system_says_which_file_and_what_to_do(error: OSError, s
     assert told.exit_code == 1
 
 
-def test_lack_of_memory_is_no_defect() -> None:
-    told = failure(MemoryError("Unable to allocate 3 TiB"))
+@pytest.mark.parametrize(
+    ("error", "because"),
+    [
+        (MemoryError("Unable to allocate 3 TiB"), ": Unable to allocate 3 TiB"),
+        (MemoryError(), ""),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), ""),
+        (RuntimeError("std::bad_alloc"), ": std::bad_alloc"),
+    ],
+)
+def test_lack_of_memory_is_no_defect(error: Exception, because: str) -> None:
+    told = failure(error)
     assert str(told) == (
-        "error[memory]: not enough memory: Unable to allocate 3 TiB\n"
+        f"error[memory]: not enough memory{because}\n"
         "  hint: Close other programs, or run it on a machine with more memory."
     )
     assert told.exit_code == 1
