@@ -28,6 +28,8 @@ _LARGEST_CONFIG = 64 * 2**20
 _MOST_EXPANSION = 100
 _EXPANSION_COUNTS_FROM = 16 * 2**20
 _WEIGHTS = "model.weights.h5"
+_AGAIN = "Copy or download the file again."
+_SAVE_AGAIN = "Save the model again with Keras itself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def read_text(path: Path, what: str) -> bytes:
         CorruptModelError: If it is larger than any such text.
     """
     if path.stat().st_size > _LARGEST_CONFIG:
-        raise CorruptModelError(f"{path.name} has {path.stat().st_size} bytes, too many for {what}")
+        raise CorruptModelError(f"{path.name} has {path.stat().st_size} bytes, too many for {what}", hint=_SAVE_AGAIN)
     return path.read_bytes()
 
 
@@ -98,13 +100,17 @@ def _read_zip(path: Path) -> Artifact:
     with _zip(path) as archive:
         names = set(archive.namelist())
         if "config.json" not in names:
-            raise CorruptModelError(f"{path.name} is a zip archive without the config.json of a Keras model")
+            raise CorruptModelError(
+                f"{path.name} is a zip archive without the config.json of a Keras model", hint=_AGAIN
+            )
         config = parse(_member(archive, "config.json", path, _LARGEST_CONFIG), f"{path.name}/config.json")
         version = ""
         if "metadata.json" in names:
             version = _version(_member(archive, "metadata.json", path, _LARGEST_CONFIG), path)
         if _WEIGHTS not in names and "model.weights.npz" not in names:
-            raise CorruptModelError(f"{path.name} holds a configuration and no weights ({_WEIGHTS} is missing)")
+            raise CorruptModelError(
+                f"{path.name} holds a configuration and no weights ({_WEIGHTS} is missing)", hint=_SAVE_AGAIN
+            )
     layout: Layout | None = None
     if _WEIGHTS in names:
         layout = "slots"
@@ -117,7 +123,7 @@ def _version(text: bytes, path: Path) -> str:
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError):
-        raise CorruptModelError(f"{path.name}/metadata.json is not valid JSON") from None
+        raise CorruptModelError(f"{path.name}/metadata.json is not valid JSON", hint=_AGAIN) from None
     return str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
 
 
@@ -127,32 +133,39 @@ def _zip(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if len(members) > _MOST_MEMBERS:
-                raise CorruptModelError(f"{path.name} has {len(members)} members; a Keras model has a few")
+                raise CorruptModelError(
+                    f"{path.name} has {len(members)} members; a Keras model has a few", hint=_SAVE_AGAIN
+                )
             for member in members:
                 _check_member(member, path)
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise CorruptModelError(
             f"{path.name} begins like a .keras archive and is not a whole one: {error}",
-            hint="Copy or download the file again.",
+            hint=_AGAIN,
         ) from error
 
 
 def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
     name = PurePosixPath(member.filename.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts:
-        raise CorruptModelError(f"{path.name} has a member that points out of the archive: {member.filename}")
+        raise CorruptModelError(
+            f"{path.name} has a member that points out of the archive: {member.filename}", hint=_SAVE_AGAIN
+        )
     if member.file_size > max(_EXPANSION_COUNTS_FROM, _MOST_EXPANSION * member.compress_size):
         raise CorruptModelError(
             f"{path.name}: {member.filename} expands from {member.compress_size} to {member.file_size} bytes, "
-            f"more than {_MOST_EXPANSION} times"
+            f"more than {_MOST_EXPANSION} times",
+            hint=_SAVE_AGAIN,
         )
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int) -> bytes:
     size = archive.getinfo(name).file_size
     if size > largest:
-        raise CorruptModelError(f"{path.name}: {name} has {size} bytes, more than the {largest} that are read")
+        raise CorruptModelError(
+            f"{path.name}: {name} has {size} bytes, more than the {largest} that are read", hint=_SAVE_AGAIN
+        )
     return archive.read(name)
 
 
@@ -172,7 +185,7 @@ def _read_hdf5(path: Path) -> Artifact:
             )
         config = None if text is None else parse(_text(text), f"{path.name} (attribute model_config)")
         if config is not None and layout is None:
-            raise CorruptModelError(f"{path.name} holds a model's configuration and no weights")
+            raise CorruptModelError(f"{path.name} holds a model's configuration and no weights", hint=_SAVE_AGAIN)
     if version.startswith("1."):
         raise UnsupportedOpError(
             f"{path.name} was written by Keras {version}, which stores weights in another way",
@@ -217,7 +230,7 @@ def _hdf5(file: Path | io.BytesIO, where: str) -> Iterator[Any]:
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
         raise CorruptModelError(
             f"{where} begins like an HDF5 file and cannot be read: {_first_line(error)}",
-            hint="Copy or download the file again.",
+            hint=_AGAIN,
         ) from error
 
 
@@ -234,13 +247,19 @@ def _check_tree(library: Any, root: Any, where: str) -> None:
         for name in group:
             count += 1
             if count > _MOST_OBJECTS:
-                raise CorruptModelError(f"{where} has more than {_MOST_OBJECTS} objects; a Keras model has a few")
+                raise CorruptModelError(
+                    f"{where} has more than {_MOST_OBJECTS} objects; a Keras model has a few", hint=_SAVE_AGAIN
+                )
             link = group.get(name, getlink=True)
             place = f"{group.name.rstrip('/')}/{name}"
             if isinstance(link, library.ExternalLink):
-                raise CorruptModelError(f"{where}: {place} is a link to another file, {link.filename}")
+                raise CorruptModelError(
+                    f"{where}: {place} is a link to another file, {link.filename}", hint=_SAVE_AGAIN
+                )
             if isinstance(link, library.SoftLink):
-                raise CorruptModelError(f"{where}: {place} is a link to {link.path}, and weights are not linked")
+                raise CorruptModelError(
+                    f"{where}: {place} is a link to {link.path}, and weights are not linked", hint=_SAVE_AGAIN
+                )
             item = group[name]
             if isinstance(item, library.Dataset):
                 _check_dataset(item, f"{where}: {place}")
@@ -250,13 +269,14 @@ def _check_tree(library: Any, root: Any, where: str) -> None:
 
 def _check_dataset(dataset: Any, place: str) -> None:
     if dataset.is_virtual:
-        raise CorruptModelError(f"{place} is a virtual dataset, which reads from other files")
+        raise CorruptModelError(f"{place} is a virtual dataset, which reads from other files", hint=_SAVE_AGAIN)
     if dataset.external:
-        raise CorruptModelError(f"{place} keeps its values in another file, {dataset.external[0][0]}")
+        raise CorruptModelError(f"{place} keeps its values in another file, {dataset.external[0][0]}", hint=_SAVE_AGAIN)
     stored = dataset.id.get_storage_size()
     if dataset.nbytes > max(_EXPANSION_COUNTS_FROM, _MOST_EXPANSION * stored):
         raise CorruptModelError(
-            f"{place} expands from {stored} to {dataset.nbytes} bytes, more than {_MOST_EXPANSION} times"
+            f"{place} expands from {stored} to {dataset.nbytes} bytes, more than {_MOST_EXPANSION} times",
+            hint=_SAVE_AGAIN,
         )
 
 

@@ -27,6 +27,7 @@ from bnfold.frontends.loaded import ModeChange, Request
 __all__ = ["Built", "build", "first_line"]
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_SAVE_AGAIN = "Save the model again with Keras itself."
 _BUILDER_HINT = "Give a function that builds the model: --builder file.py:function"
 _WEIGHTS_ONLY_HINT = (
     "Add the architecture with --architecture model.json (what model.to_json() wrote) "
@@ -130,7 +131,7 @@ def _with_config(path: Path, config: Config) -> Path:
 def _refusal(error: Exception, name: str, which: int) -> BnfoldError:
     said = first_line(error)
     if isinstance(error, OSError | KeyError) or "could not be loaded" in said or "objects could not" in said:
-        return CorruptModelError(f"the weights in {name} do not fit the model in it: {said}")
+        return CorruptModelError(f"the weights in {name} do not fit the model in it: {said}", hint=_SAVE_AGAIN)
     return UnsupportedOpError(f"Keras {which} cannot build the model in {name}: {said}", hint=_BUILDER_HINT)
 
 

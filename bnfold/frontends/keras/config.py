@@ -30,6 +30,7 @@ _OWN_MODULES = ("keras", "tf_keras")
 # Packages whose classes compute and do nothing else. "keras.utils" and "keras.saving" are not among them.
 _PURE = frozenset(["activations", "constraints", "dtype_policies", "initializers", "mixed_precision", "ops",
     "quantizers", "random", "regularizers"])  # fmt: skip
+_AGAIN = "Save the model again with Keras itself."
 _BUILDER_HINT = "Give a function that builds the model with that class: --builder file.py:function"
 
 
@@ -64,11 +65,15 @@ def parse(text: str | bytes, where: str) -> Config:
     try:
         config = json.loads(text)
     except RecursionError:
-        raise CorruptModelError(f"the model's configuration in {where} is nested too deeply to be a network") from None
+        raise CorruptModelError(
+            f"the model's configuration in {where} is nested too deeply to be a network", hint=_AGAIN
+        ) from None
     except ValueError as error:
-        raise CorruptModelError(f"the model's configuration in {where} is not valid JSON: {error}") from None
+        raise CorruptModelError(
+            f"the model's configuration in {where} is not valid JSON: {error}", hint=_AGAIN
+        ) from None
     if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
-        raise CorruptModelError(f"the model's configuration in {where} does not name the class of a model")
+        raise CorruptModelError(f"the model's configuration in {where} does not name the class of a model", hint=_AGAIN)
     _bound(config, where)
     return config
 
@@ -80,7 +85,9 @@ def _bound(config: Config, where: str) -> None:
         node, depth = stack.pop()
         seen += 1
         if depth > _DEEPEST or seen > _MOST_OBJECTS:
-            raise CorruptModelError(f"the model's configuration in {where} is nested too deeply to be a network")
+            raise CorruptModelError(
+                f"the model's configuration in {where} is nested too deeply to be a network", hint=_AGAIN
+            )
         children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
         stack.extend((child, depth + 1) for child in children if isinstance(child, dict | list))
 

@@ -108,7 +108,10 @@ def _read(path: Path) -> Any:
             hint="Give the folder that tf.saved_model.save() or model.export() wrote.",
         )
     if file.stat().st_size > _LARGEST:
-        raise CorruptModelError(f"{file} has {file.stat().st_size} bytes; a SavedModel's graph has at most {_LARGEST}")
+        raise CorruptModelError(
+            f"{file} has {file.stat().st_size} bytes; a SavedModel's graph has at most {_LARGEST}",
+            hint="Export the model again.",
+        )
     saved = messages.SavedModel()
     try:
         if file is binary:
