@@ -39,7 +39,7 @@ def check_destination(path: Path, read: Iterable[Path], *, option: str = "--outp
     for source in read:
         if _same(path, source):
             raise usage(f"{option}: {path} is the file that is read", "Write the result to another path.")
-        if source.is_dir() and path.exists() and path.resolve().is_relative_to(source.resolve()):
+        if path.exists() and _belongs(path.resolve(), source.resolve()):
             raise usage(f"{option}: {path} is one of the files that are read", "Write the result to another folder.")
     target = destination(path)
     if not os.access(target.parent, os.W_OK | os.X_OK):
@@ -65,8 +65,15 @@ def check_stdout(settings_format: str) -> None:
         raise usage("--output -: a model is not for a terminal", "Redirect it: -o - > model.onnx")
 
 
+def _belongs(path: Path, source: Path) -> bool:
+    """Say whether a file is part of a source that consists of several: a folder, or the files of a checkpoint."""
+    if source.is_dir():
+        return path.is_relative_to(source)
+    return not source.exists() and path.parent == source.parent and path.name.startswith(f"{source.name}.")
+
+
 def _same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
     except OSError:
-        return one.absolute() == other.absolute()
+        return one.resolve() == other.resolve()

@@ -35,12 +35,16 @@ class Row:
 
 def rows() -> tuple[Row, ...]:
     """Return every rule: sources first, then carriers, then absorbers."""
+    from bnfold.fold.draft import SHIFT_RULE
     from bnfold.rules import RULES
 
     sources = [Row(name.lower(), "source", name, rule.algebra) for name, rule in RULES.sources.items()]
     carriers = [Row(name.lower(), "carrier", name, rule.algebra) for name, rule in RULES.carriers.items()]
     absorbers = [Row(rule.id, "absorber", rule.op_type, rule.algebra) for rule in RULES.absorbers.values()]
-    return (*sources, *carriers, *absorbers)
+    shift = Row(
+        SHIFT_RULE, "absorber", "Add", "s·(x + c) + o = s·x + (s·c + o): it takes in the shift, the scale goes on"
+    )
+    return (*sources, *carriers, *absorbers, shift)
 
 
 @click.command(cls=Command, shared=_SHARED, short_help="List what folds into what.")

@@ -243,3 +243,17 @@ def test_the_source_is_never_overwritten(tmp_path: Path, output: str) -> None:
         f"error[usage]: --output: {Path(output)} is the file that is read\n  hint: Write the result to another path.\n",
     )
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("output", ["saved/variables.index", "model-1.index", "model-1.meta"])
+def test_a_part_of_the_source_is_never_overwritten(tmp_path: Path, output: str) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / output).write_bytes(b"weights")
+    source = "saved" if output.startswith("saved") else "model-1"
+    ended = bnfold("convert", source, "-o", output, cwd=tmp_path)
+    assert ended.code == 2
+    assert ended.err == (
+        f"error[usage]: --output: {output} is one of the files that are read\n"
+        "  hint: Write the result to another folder.\n"
+    )
+    assert (tmp_path / output).read_bytes() == b"weights"
