@@ -191,7 +191,10 @@ def _spec(value: ValueInfoProto, what: str) -> TensorSpec:
 
 
 def _skeleton(model: ModelProto) -> ModelProto:
-    """Return the model with its large weights as mere inputs."""
+    """Return the model with its large weights as mere inputs, and some shape for outputs that declare none.
+
+    Every runtime takes an output without a shape, and finds it out by itself; onnx's own checker does not.
+    """
     skeleton = _without_graph(model)
     graph, bare = model.graph, skeleton.graph
     listed_inputs = {value.name for value in graph.input}
@@ -199,6 +202,9 @@ def _skeleton(model: ModelProto) -> ModelProto:
     bare.node.extend(graph.node)
     bare.input.extend(graph.input)
     bare.output.extend(graph.output)
+    for value in bare.output:
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.SetInParent()
     bare.value_info.extend(graph.value_info)
     bare.sparse_initializer.extend(graph.sparse_initializer)
     for tensor in graph.initializer:

@@ -272,3 +272,11 @@ def test_checking_takes_no_copy_of_the_weights() -> None:
     weight = model.graph.initializer.add(name="large", data_type=TensorProto.FLOAT, dims=[1 << 40])
     weight.raw_data = b"not four tebibytes, and nobody counts them here"
     check(model)
+
+
+def test_an_output_may_leave_its_shape_to_the_runtime(tmp_path: Path) -> None:
+    model = model_of('<ir_version: 8, opset_import: ["" : 17]> g (float[N,2] x) => (float[N,2] y) { y = Relu(x) }')
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    result = loaded(tmp_path, model=model)
+    assert result.model == model
+    assert result.outputs == (Y,)
