@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import onnx
 
 __all__ = ["loaded_from"]
+
+_BRANCH = re.compile(r"/cond(_\d+)?(/then|/else)?$")
 
 
 def loaded_from(
@@ -64,13 +67,17 @@ def loaded_from(
 
 
 def _name_by_scope(model: onnx.ModelProto) -> None:
-    """Give batch norms the names of their scopes: ``fc1/bn`` for ``fc1/bn/FusedBatchNormV3``."""
+    """Give batch norms the names of their scopes: ``fc1/bn`` for ``fc1/bn/cond/FusedBatchNormV3_1``."""
     nodes = list(nodes_in(model.graph))
     taken = {node.name for node in nodes}
     for node in nodes:
-        if node.op_type == "BatchNormalization" and (scope := plain_scope(node.name)) not in taken:
+        if node.op_type == "BatchNormalization" and (scope := _scope(node.name)) not in taken:
             taken.add(scope)
             node.name = scope
+
+
+def _scope(name: str) -> str:
+    return _BRANCH.sub("", plain_scope(name))
 
 
 def _renamed(run: Runner, names: Mapping[str, str]) -> Runner:

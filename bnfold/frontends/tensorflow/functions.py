@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnfold.errors import CorruptModelError, UnsupportedOpError
-from bnfold.frontends.tensorflow.guests import tensorflow
-from bnfold.frontends.tensorflow.net import Net, Ref, attribute, data_inputs, node_of, ref_of
+from bnfold.frontends.tensorflow.net import Net, Ref, attribute, data_inputs, node_of, output_names, ref_of
 
 __all__ = ["BRANCHES", "both_branches", "branch_of", "spell_out", "without_calls"]
 
@@ -161,16 +160,8 @@ def _first_port(node: Any, argument: str, net: Net) -> int:
     A frozen function may still say ``ReadVariableOp:value`` of what has become an ``Identity``: an argument that the
     operation does not have is its first one.
     """
-    if node.op in net.library:
-        outputs = net.library[node.op].signature.output_arg
-    else:
-        registry = tensorflow("tensorflow.python.framework.op_def_registry")
-        definition = registry.get(node.op)
-        if definition is None:
-            return 0
-        outputs = definition.output_arg
     port = 0
-    for output in outputs:
+    for output in output_names(node, net.library) or ():
         if output.name == argument:
             return port
         if output.number_attr:

@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from bnfold.errors import MissingExtraError
 
-__all__ = ["quiet", "tensorflow", "tf2onnx"]
+__all__ = ["native_quiet", "quiet", "tensorflow", "tf2onnx"]
+
+
+_one_at_a_time = Lock()
 
 
 @contextmanager
@@ -69,22 +73,26 @@ def _guest(name: str) -> Any:
 
 @cache
 def _hush(tf: Any) -> None:
-    """Let the native code say what it says once in a process whatever its log level, where nobody hears it.
+    """Run a first session where nobody hears it: it writes a line on MLIR, past every log level."""
+    with native_quiet(), quiet(), tf.Graph().as_default() as graph:
+        one = tf.constant(1.0)
+        with tf.compat.v1.Session(graph=graph) as session:
+            session.run(one)
 
-    The first session of a process writes a line on MLIR to the standard error output, past Python and past every log
-    level. So a first session runs here, and for its few milliseconds that output leads nowhere.
-    """
-    try:
-        spare = os.dup(2)
-    except OSError:  # there is no standard error output to keep clean
-        return
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        with quiet(), tf.Graph().as_default() as graph:
-            one = tf.constant(1.0)
-            with tf.compat.v1.Session(graph=graph) as session:
-                session.run(one)
-    finally:
-        os.dup2(spare, 2)
-        os.close(spare)
+
+@contextmanager
+def native_quiet() -> Iterator[None]:
+    """Keep away what native code writes to the standard error output past Python, for the milliseconds of a block."""
+    with _one_at_a_time:
+        try:
+            spare = os.dup(2)
+        except OSError:  # there is no standard error output to keep clean
+            yield
+            return
+        try:
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(spare, 2)
+            os.close(spare)

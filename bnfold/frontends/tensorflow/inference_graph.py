@@ -15,10 +15,11 @@ import numpy as np
 from bnfold.errors import CorruptModelError, InferenceModeError, SignatureError
 from bnfold.frontends.loaded import ModeChange, Request, Runner
 from bnfold.frontends.tensorflow.batch_statistics import with_moving_averages
-from bnfold.frontends.tensorflow.dropout import dropouts, random_nodes
+from bnfold.frontends.tensorflow.dropout import dropouts, is_random, random_nodes
 from bnfold.frontends.tensorflow.functions import both_branches, without_calls
 from bnfold.frontends.tensorflow.guests import tensorflow
 from bnfold.frontends.tensorflow.mode_inputs import given_values, pin_switches
+from bnfold.frontends.tensorflow.moments import FUSED
 from bnfold.frontends.tensorflow.moving_variables import Search
 from bnfold.frontends.tensorflow.net import (
     Net,
@@ -215,7 +216,19 @@ def _without_dropout(net: Net) -> tuple[Net, bool, list[ModeChange]]:
 
 
 def _demand_determined(net: Net) -> None:
-    left = random_nodes(net)
+    """Refuse what is left of training: random numbers anywhere, and batch statistics inside loops and branches."""
+    left = list(random_nodes(net))
+    training: list[str] = []
+    for name in net.called():
+        for node in net.library[name].node_def:
+            left.extend([f"{name}/{node.name}"] if is_random(node) else [])
+            training.extend([f"{name}/{node.name}"] if node.op in FUSED and attribute(node, "is_training").b else [])
+    if training:
+        raise InferenceModeError(
+            f"{len(training)} batch norms in training mode are inside a loop or a branch: "
+            f"{', '.join(training[:_LONGEST_LIST])}",
+            hint="Pin the input that switches training off, for example: --set is_training=False",
+        )
     if left:
         listed = ", ".join(left[:_LONGEST_LIST])
         raise InferenceModeError(

@@ -26,6 +26,7 @@ __all__ = [
     "dtype_of",
     "is_variable",
     "node_of",
+    "output_names",
     "ref_of",
     "small_value",
     "value_of",
@@ -40,6 +41,7 @@ _VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVaria
 _MOST_ELEMENTS = 1 << 29
 _SMALL = 4096
 _TEXT = 7
+_NOTED = ("_class", "_output_shapes", "_xla_inferred_shapes", "_lower_using_switch_merge")
 _SCALARS_HAVE_SHAPES = 24
 """The version of graphs from which on an empty shape means a single number; before, it meant that nothing is known."""
 
@@ -206,7 +208,8 @@ class Net:
     def graph_def(self) -> Any:
         """Return the net as a ``GraphDef``, with the functions that it calls, and without what hinders an import.
 
-        Left out are devices, places (``_class``) and recorded output shapes, which a newer TensorFlow may contradict.
+        Left out are devices, places (``_class``), recorded output shapes, which a newer TensorFlow may contradict, and
+        the wish to have branches and loops in their old form.
         """
         tf = tensorflow()
         graph = tf.compat.v1.GraphDef()
@@ -216,14 +219,17 @@ class Net:
             added = graph.node.add()
             added.CopyFrom(node)
             added.device = ""
-            for noted in ("_class", "_output_shapes", "_xla_inferred_shapes"):
+            for noted in _NOTED:
                 if noted in added.attr:
                     del added.attr[noted]
-        for name in self._called():
-            graph.library.function.add().CopyFrom(self.library[name])
+        for name in self.called():
+            function = graph.library.function.add()
+            function.CopyFrom(self.library[name])
+            _repair(function, self.library)
         return graph
 
-    def _called(self) -> list[str]:
+    def called(self) -> list[str]:
+        """Return the names of the functions that the net's nodes call, and those call, and so on."""
         found: dict[str, None] = {}
         stack = list(self.nodes.values())
         while stack:
@@ -237,6 +243,39 @@ class Net:
                     found[name] = None
                     stack.extend(self.library[name].node_def)
         return sorted(found)
+
+
+def output_names(node: Any, library: Mapping[str, Any]) -> list[Any] | None:
+    """Return the definitions of an operation's output arguments; None where the operation is not known."""
+    if node.op in library:
+        return list(library[node.op].signature.output_arg)
+    definition = tensorflow("tensorflow.python.framework.op_def_registry").get(node.op)
+    return None if definition is None else list(definition.output_arg)
+
+
+def _repair(function: Any, library: Mapping[str, Any]) -> None:
+    """Give a function's tensors the names that its operations give them.
+
+    Freezing makes an ``Identity`` of a ``ReadVariableOp`` and leaves ``ReadVariableOp:value`` to be read of it.
+    """
+    only = {}
+    for node in function.node_def:
+        outputs = output_names(node, library)
+        if outputs is not None and len(outputs) == 1:
+            only[node.name] = outputs[0].name
+        for noted in _NOTED:
+            if noted in node.attr:
+                del node.attr[noted]
+
+    def repaired(text: str) -> str:
+        name, _, rest = text.partition(":")
+        argument, _, index = rest.partition(":")
+        return f"{name}:{only[name]}:{index or 0}" if rest and name in only and argument != only[name] else text
+
+    for node in function.node_def:
+        node.input[:] = [repaired(text) for text in node.input]
+    for key in list(function.ret):
+        function.ret[key] = repaired(function.ret[key])
 
 
 def _demand_possible_sizes(nodes: Iterable[Any]) -> None:
@@ -331,11 +370,8 @@ def is_variable(node: Any) -> bool:
 
 def dtype_of(node: Any, port: int = 0) -> int:
     """Return the element type of a node's output as TensorFlow's number, base types for references; 0: unknown."""
-    definition = tensorflow("tensorflow.python.framework.op_def_registry").get(node.op)
-    if definition is None:
-        return 0
     types: list[int] = []
-    for output in definition.output_arg:
+    for output in output_names(node, {}) or ():
         if output.type_list_attr:
             types.extend(attribute(node, output.type_list_attr).list.type)
         else:

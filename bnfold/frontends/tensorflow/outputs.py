@@ -7,6 +7,7 @@ from typing import Any
 
 from bnfold.errors import SignatureError
 from bnfold.frontends.tensorflow.constants import values_of
+from bnfold.frontends.tensorflow.functions import BRANCHES
 from bnfold.frontends.tensorflow.moments import Kind, is_data_input, kinds_of
 from bnfold.frontends.tensorflow.net import Net, Ref, Value, data_inputs, is_variable, ref_of
 
@@ -109,6 +110,7 @@ _SMALL_STEPS = frozenset(
 )
 """What stands between a prediction and its loss or its accuracy, and is no prediction of its own there."""
 
+_LOOPS = frozenset({"NextIteration", "RefNextIteration", "LoopCond", "Enter", "RefEnter"})
 _SCALED = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv", "Pow"})
 
 
@@ -170,14 +172,15 @@ def _last(net: Net) -> list[Ref]:
     sources = {name: {name} for name, node in net.nodes.items() if is_data_input(node)}
     weighted: set[str] = set()
     training = _training_only(net, order)
-    for name in order:
+    # Twice, because a loop reads what it computes later.
+    for name in [*order, *order]:
         node = net.nodes[name]
         inputs = data_inputs(node)
-        if name not in sources:
-            sources[name] = set().union(*(sources[source] for source, _ in inputs)) if inputs else set()
+        if not is_data_input(node):
+            sources[name] = set().union(*(sources.get(source, ()) for source, _ in inputs))
         if sources[name] and (
             any(source in weighted for source, _ in inputs)
-            or (node.op in _WEIGHTED and name not in training and any(not sources[source] for source, _ in inputs))
+            or (node.op in _WEIGHTED and name not in training and any(not sources.get(source) for source, _ in inputs))
         ):
             weighted.add(name)
     # An input that meets no weight before it meets another input is a label.
@@ -191,16 +194,19 @@ def _last(net: Net) -> list[Ref]:
         and (name in weighted or not fed)
         and not is_data_input(net.nodes[name])
         and not _aside(net.nodes[name])
+        and net.nodes[name].op not in _LOOPS
         and not _reduces_all(net, net.nodes[name], values)
     }
-    return _ends(net, predictions, values)
+    return _ends(net, predictions, training, values)
 
 
 def _before_others(net: Net, name: str, sources: dict[str, set[str]]) -> set[str]:
     """Return the inputs that a weighted node depends on, if it is the first weight that they meet."""
     node = net.nodes[name]
     return (
-        sources[name] if node.op in _WEIGHTED and any(not sources[source] for source, _ in data_inputs(node)) else set()
+        sources[name]
+        if node.op in _WEIGHTED and any(not sources.get(source) for source, _ in data_inputs(node))
+        else set()
     )
 
 
@@ -249,7 +255,7 @@ def _reduces_all(net: Net, node: Any, values: dict[Ref, Value]) -> bool:
     return bool(axes.size) and 0 in axes.ravel().tolist()
 
 
-def _ends(net: Net, predictions: set[str], values: dict[Ref, Value]) -> list[Ref]:
+def _ends(net: Net, predictions: set[str], training: set[str], values: dict[Ref, Value]) -> list[Ref]:
     readers = net.consumers()
     left = set(predictions)
     while True:
@@ -258,10 +264,27 @@ def _ends(net: Net, predictions: set[str], values: dict[Ref, Value]) -> list[Ref
         ]
         # A small step that somebody reads who predicts nothing belongs to a loss or a metric.
         steps = {name for name in ends if readers.get(name) and _is_step(net.nodes[name], values)}
+        # So does a difference that only such steps read: what an autoencoder compares with its own input.
+        for name in ends:
+            reading = {other for other, _ in readers.get(name, ()) if other not in training}
+            if net.nodes[name].op == "Sub" and reading and reading <= predictions:
+                steps.add(name)
         if not steps or left == steps:
             break
         left -= steps
-    return [(name, 0) for name in ends]
+    return [(name, 0) for name in ends if not _is_intermediate(net, readers, name)]
+
+
+def _is_intermediate(net: Net, readers: dict[str, list[tuple[str, int]]], name: str) -> bool:
+    """Return whether nobody reads an outcome of a branch whose other outcomes are read: gradients would have."""
+    node = net.nodes[name]
+    if node.op != "Identity" or readers.get(name):
+        return False
+    branch = data_inputs(node)[0][0]
+    if net.nodes[branch].op not in BRANCHES:
+        return False
+    others = [other for other, _ in readers.get(branch, ()) if other != name]
+    return any(readers.get(other) or net.nodes[other].op != "Identity" for other in others)
 
 
 def _is_step(node: Any, values: dict[Ref, Value]) -> bool:

@@ -15,7 +15,7 @@ import onnx
 
 from bnfold.errors import SourceError, UnsupportedOpError
 from bnfold.frontends.tensorflow.canonical import make_canonical
-from bnfold.frontends.tensorflow.guests import quiet, tensorflow, tf2onnx
+from bnfold.frontends.tensorflow.guests import native_quiet, quiet, tensorflow, tf2onnx
 
 __all__ = ["DEFAULT_OPSET", "to_onnx"]
 
@@ -92,7 +92,8 @@ def _inlined(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> A
     with tf.Graph().as_default():
         meta_graph = tf.compat.v1.train.export_meta_graph(graph_def=graph_def)
     meta_graph.collection_def["train_op"].node_list.value.extend([*inputs, *outputs])
-    return optimizer.OptimizeGraph(config, meta_graph)
+    with native_quiet():
+        return optimizer.OptimizeGraph(config, meta_graph)
 
 
 def _steps() -> dict[str, Any]:
