@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,15 @@ def specs(model: ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, 
         UnsupportedOpError: If one of them is a sequence, a map or a sparse tensor.
     """
     inputs = tuple(_spec(value, "input") for value in _fed(model.graph))
-    return inputs, tuple(_spec(value, "output") for value in model.graph.output)
+    outputs = tuple(_spec(value, "output") for value in model.graph.output)
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return inputs, outputs
+    types = infer(model)[()]  # some output leaves its shape to the runtime
+    shapes = (types[spec.name].shape if spec.name in types else None for spec in outputs)
+    return inputs, tuple(
+        spec if spec.shape or not shape else replace(spec, shape=shape)
+        for spec, shape in zip(outputs, shapes, strict=True)
+    )
 
 
 def _opset(model: ModelProto) -> int:
