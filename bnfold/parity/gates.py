@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -116,13 +116,23 @@ class _Stand:
     outputs: tuple[str, ...]
     decisive: tuple[str, ...]
     """Floats that an exact output is decided by, and the constants beside them."""
+    wanted: Mapping[Scope, set[str]] | None = None
+    """Inner values that the next reference run keeps, by their scope; None once it has."""
+    captured: Mapping[Scope, Sequence[Mapping[str, Array]]] = field(default_factory=dict)
     refusal: str = ""
     """What the original program said when it last refused a probe."""
     lost: bool = False
     """Whether gate A already rejects a fold: then nothing is looked at twice."""
 
     def truth(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return self.reference.run(feeds, [*self.outputs, *(name for name in self.decisive if name not in self.outputs)])
+        """Run the reference; the first time, with the values that gate A starts from."""
+        names = [*self.outputs, *(name for name in self.decisive if name not in self.outputs)]
+        if self.wanted is None:
+            return self.reference.run(feeds, names)
+        wanted = {**self.wanted, (): {*self.wanted.get((), ()), *names}}
+        self.captured, self.wanted = self.reference.capture(feeds, wanted)[1], None
+        main = self.captured[()][0]
+        return {name: main[name] for name in names}
 
     def baseline(self, probe: str, feeds: Mapping[str, Array], look: int = 0) -> Run:
         """Run everything that a candidate is compared with."""
@@ -171,6 +181,7 @@ def _verify(task: _Task) -> Parity:
         rounded=_rounded(unfolded, task.folded),
         outputs=outputs,
         decisive=tuple(dict.fromkeys([*computed, *fixed])),
+        wanted=_entering(task.regions) if task.regions else None,
     )
     probes = draw_probes(
         stand.inputs, _accepted_sizes(stand, task.seed), level=task.level, seed=task.seed, given=task.given
@@ -189,7 +200,7 @@ def _verify(task: _Task) -> Parity:
         run = stand.baseline(probe.name, probe.feeds)
         if not any(record.used for record in records):
             amplification, growth = _amplification(stand, probe, run.reference)
-            checks = _check_regions(stand, task, elements, probe)
+            checks = _check_regions(stand, task, elements)
             stand.lost = any(check.verdict is Verdict.FAIL for check in checks)
         records[-1] = _record(probe, used=True)
         run = replace(run, amplification=growth)
@@ -317,21 +328,25 @@ def _amplification(stand: _Stand, probe: Probe, truth: Mapping[str, Array]) -> t
     return max(growth.values(), default=math.nan) / math.sqrt(after / before), growth
 
 
-def _check_regions(stand: _Stand, task: _Task, elements: _Elements, probe: Probe) -> list[RegionCheck]:
-    wanted: dict[Scope, set[str]] = {}
-    for region in task.regions:
-        wanted.setdefault(region.scope, set()).update(region.inputs)
-    captured = stand.reference.capture(probe.feeds, wanted)[1] if task.regions else {}
+def _check_regions(stand: _Stand, task: _Task, elements: _Elements) -> list[RegionCheck]:
     checks = []
     for number, region in enumerate(task.regions):
         task.tell("checking folds", number, len(task.regions))
         values = [
             {name: _stored(visit[name], elements.of(name)) for name in region.inputs}
-            for visit in captured.get(region.scope, ())
+            for visit in stand.captured.get(region.scope, ())
         ]
         checks.append(check_region(region, task.unfolded, task.folded, values, seed=task.seed, level=task.level))
     task.tell("checking folds", len(task.regions), len(task.regions))
+    stand.captured = {}
     return checks
+
+
+def _entering(regions: Sequence[Region]) -> dict[Scope, set[str]]:
+    wanted: dict[Scope, set[str]] = {}
+    for region in regions:
+        wanted.setdefault(region.scope, set()).update(region.inputs)
+    return wanted
 
 
 def _stored(value: Array, element: int) -> Array:

@@ -67,7 +67,7 @@ def magnitudes(piece: ModelProto) -> ModelProto | Unbounded:
             return Unbounded(node.op_type)
         graph.node.append(bound)
     for name in sorted({name for node in graph.node for name in node.input}):
-        bare = name.removeprefix("-").strip("|")
+        bare = name if name in known else name.removeprefix("-").strip("|")
         if bare in known:
             value = known[bare] if bare == name else np.abs(known[bare])
             graph.initializer.append(numpy_helper.from_array(-value if name.startswith("-|") else value, name))
