@@ -74,10 +74,10 @@ def read_artifact(path: Path) -> Artifact:
         MissingExtraError: If it is HDF5 and h5py is not installed.
     """
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(2048 + len(_HDF5_MAGIC))
     if head[:2] == b"PK":
         return _read_zip(path)
-    if head == _HDF5_MAGIC:
+    if any(head.startswith(_HDF5_MAGIC, at) for at in (0, 512, 1024, 2048)):
         return _read_hdf5(path)
     raise SourceError(
         f"{path.name} is neither a .keras archive nor an HDF5 file",

@@ -131,6 +131,13 @@ def dictionaries(keras: Any) -> Any:
     return keras.Model(inputs, outputs)
 
 
+def many_outputs(keras: Any) -> Any:
+    layers = keras.layers
+    i = layers.Input((5, 4), name="x")
+    x = layers.BatchNormalization(name="bn")(i)
+    return keras.Model(i, [*layers.LSTM(3, return_state=True, name="memory")(x), x, i, x])
+
+
 def half_precision(keras: Any) -> Any:
     layers, policy = keras.layers, "mixed_float16"
     i = layers.Input((6, 6, 3), name="x")

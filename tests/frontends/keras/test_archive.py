@@ -211,6 +211,16 @@ def test_versions_and_backends_that_store_otherwise_are_refused(files: dict[str,
     assert error.hint == "Load and save it with Keras 2 on TensorFlow first."
 
 
+def test_an_hdf5_file_behind_a_block_of_the_user_is_read(files: dict[str, Saved], folder: Path) -> None:
+    path = folder / "m.h5"
+    with h5py().File(path, "w", userblock_size=1024) as copy, h5py().File(files["2.h5"].path) as file:
+        for name in file:
+            file.copy(name, copy)
+        for name, value in file.attrs.items():
+            copy.attrs[name] = value
+    assert read_artifact(path).config == read_artifact(files["2.h5"].path).config
+
+
 def test_an_archive_of_too_many_members_is_refused(folder: Path) -> None:
     path = folder / "many.keras"
     with zipfile.ZipFile(path, "w") as archive:

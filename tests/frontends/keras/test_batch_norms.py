@@ -33,6 +33,7 @@ BOTH: dict[Network, list[str]] = {
     networks.recurrent: ["bn"],
     networks.dropped: ["bn"],
     networks.dictionaries: ["bn"],
+    networks.many_outputs: ["bn"],
     networks.half_precision: ["bn1", "bn2"],
     networks.double_precision: ["bn"],
     networks.renormalised: ["bn"],
@@ -77,6 +78,12 @@ def test_batch_norms_arrive_and_nothing_else_changes(
     ):
         np.testing.assert_allclose(np.asarray(through_keras, np.float64), expected, rtol=tolerance, atol=tolerance)
         np.testing.assert_allclose(through_onnx, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_outputs_are_called_after_their_layers_and_never_like_an_input(tmp_path: Path) -> None:
+    loaded = load(save(built(networks.many_outputs, 3), tmp_path / "model.keras").path, Request())
+    assert [spec.name for spec in loaded.inputs] == ["x"]
+    assert [spec.name for spec in loaded.outputs] == ["memory", "memory_1", "memory_2", "bn", "x_1", "bn_1"]
 
 
 @pytest.mark.parametrize("generation", [2, 3])
