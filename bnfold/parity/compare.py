@@ -80,7 +80,7 @@ def match(value: Array, reference: Array, *, excused: Array | None = None) -> Ma
     with np.errstate(invalid="ignore"):
         same = (expected == wide) | (np.isnan(expected) & np.isnan(wide))
     # Next to the edge of the type's range, the largest number and infinity are both right.
-    edge = beyond & (np.abs(wide) >= limit)
+    edge = beyond & (np.abs(wide) >= limit) & (np.signbit(wide) == np.signbit(reference))
     wrong = np.where(np.isfinite(expected), ~np.isfinite(wide), ~same & ~edge)
     wrong &= True if excused is None else ~excused
     usable = counted & np.isfinite(wide)
