@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import platform
 from collections import Counter
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -61,6 +59,9 @@ def source_of(path: Path, loaded: Loaded) -> Source:
 
 def versions(source_format: str) -> dict[str, str]:
     """Return the versions of bnfold, of Python, and of the libraries that a result depends on."""
+    import platform
+    from importlib import metadata
+
     names = ["bnfold", "numpy", "onnx", "onnxruntime"]
     if source_format != "onnx":
         names += ["h5py", "keras", "tensorflow", "tf-keras", "tf2onnx"]

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bnfold import fold as folding
 from bnfold import frontends, parity
-from bnfold.errors import CorruptModelError, SignatureError, UnknownFormatError
+from bnfold.errors import UnknownFormatError
 from bnfold.fold import FoldPlan
 from bnfold.frontends import sniff
 from bnfold.frontends.loaded import Array, Loaded, ModeChange, TensorSpec
 from bnfold.inference import to_inference_mode
-from bnfold.parity.verdict import Parity
+from bnfold.parity.verdict import Parity, worst_of
 from bnfold.pipeline.account import affines_of, batch_norms_of
+from bnfold.pipeline.checks import check_comparable, check_idle, check_keep, check_numbers
 from bnfold.pipeline.conversion import Conversion, stamp
 from bnfold.pipeline.feeds import load_feeds
 from bnfold.pipeline.measure import measure, source_of, versions
 from bnfold.pipeline.options import DEFAULTS, LARGE, Options, Progress
 from bnfold.report import Command, Report, RolledBack, Signature, Source, Timing, Verdict
-from bnfold.rules import BATCH_NORM, Reason
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["convert", "fold_onnx", "inspect", "verify"]
 
 _EVERYTHING = ("*",)
-_BROKEN = frozenset({Reason.NON_FINITE, Reason.VARIANCE_NOT_POSITIVE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +143,7 @@ def inspect(path: str | os.PathLike[str], options: Options = DEFAULTS, *, progre
     keep = _EVERYTHING if options.fold == "none" else options.keep
     with clock.step("plan"):
         plan = folding.plan(source.model, keep=keep)
-        _check_keep(plan, options.keep)
+        check_keep(plan, options.keep)
     return _report("inspect", source, options, clock, plan=plan)
 
 
@@ -175,19 +172,33 @@ def verify(
     clock = _Clock(progress)
     source = _read(Path(original), options, clock)
     other = _read(Path(candidate), options, clock)
-    _check_comparable(source, other)
+    check_comparable(source.model, other.model)
     feeds = _feeds(options, source)
+    level = _level(options, source.model) or "full"
     with clock.step("verify") as done:
         proof = parity.verify(
             unfolded=source.model,
             folded=other.model,
-            regions=(),
             original=source.loaded.run,
-            level=_level(options, source.model) or "full",
+            level=level,
             seed=options.seed,
             feeds=feeds,
             progress=done,
         )
+        if other.loaded.run is not None:
+            # The candidate, too, has an original program: what was compared must be what that computes.
+            own = parity.verify(
+                unfolded=other.model,
+                folded=other.model,
+                original=other.loaded.run,
+                level=level,
+                seed=options.seed,
+                feeds=feeds,
+                progress=done,
+            )
+            if not own.verdict.passed:
+                said = f"{other.account.path}: {own.summary.partition(': ')[2]}"
+                proof = replace(proof, verdict=worst_of([proof.verdict, own.verdict]), detail=said)
     return _report(
         "verify",
         source,
@@ -203,25 +214,12 @@ def verify(
 def _read(path: Path, options: Options, clock: _Clock) -> _Source:
     with clock.step("read"):
         loaded = frontends.load(path, options.request)
-        _check_idle(options, loaded, path)
+        check_idle(options, loaded, path)
         account = source_of(path, loaded)
     with clock.step("inference mode"):
         model, changes = to_inference_mode(loaded.model)
     mode = (*loaded.mode, *(ModeChange(c.kind, c.name, c.before, c.after, c.proof) for c in changes))
     return _Source(loaded, model, mode, account)
-
-
-def _check_idle(options: Options, loaded: Loaded, path: Path) -> None:
-    """Refuse what would have no effect: an option that is ignored is a promise that is broken."""
-    if loaded.format != sniff.Format.ONNX.value:
-        return
-    for name in ("opset", "architecture", "builder"):
-        told = getattr(options, name)
-        if told is not None:
-            raise SignatureError(
-                f"{path} is an ONNX file and stays as it was exported, so --{name} {told} has no effect",
-                hint=f"Leave --{name} out.",
-            )
 
 
 def _feeds(options: Options, source: _Source) -> Sequence[Mapping[str, Array]] | None:
@@ -267,8 +265,8 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
         with clock.step("fold"):
             put_back = (glob.escape(name) for piece in rolled_back for name in piece.sources)
             plan = folding.plan(source.model, keep=(*keep, *put_back))
-            _check_keep(plan, options.keep)
-            _check_numbers(plan, path)
+            check_keep(plan, options.keep)
+            check_numbers(plan, path)
             folded = folding.apply(source.model, plan)
         proof = _prove(source, folded, options, feeds, clock)
         wanting = _wanting(proof, rolled_back)
@@ -281,41 +279,6 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
     )
     stamp(folded.model, report)
     return Conversion(folded.model, report)
-
-
-def _check_keep(plan: FoldPlan, patterns: Collection[str]) -> None:
-    """A pattern that names nothing is a typing mistake, and would fold what its author wanted kept."""
-    subjects = [fold.subject for fold in plan.folds] + [kept.subject for kept in (*plan.kept, *plan.plain)]
-    names = [name for subject in subjects for name in (subject.name, subject.output)]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            known = sorted({subject.name for subject in subjects if subject.op_type == BATCH_NORM})
-            near = difflib.get_close_matches(pattern, known, n=3) or known[:3]
-            raise SignatureError(
-                f"--keep {pattern} names none of the {len(known)} batch norms",
-                hint=f"Name one of them, for example: {', '.join(near)}." if near else "Leave --keep out.",
-            )
-
-
-def _check_numbers(plan: FoldPlan, path: Path) -> None:
-    """A batch norm without finite statistics gives no numbers: there is nothing to fold, and nothing to prove."""
-    broken = [kept.refusal for kept in plan.kept if kept.refusal.reason in _BROKEN]
-    if broken:
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise CorruptModelError(f"{path}: {broken[0].detail}{more}", hint=broken[0].reason.remedy)
-
-
-def _check_comparable(source: _Source, other: _Source) -> None:
-    for kind in ("input", "output"):
-        names, others = ([value.name for value in getattr(model.graph, kind)] for model in (source.model, other.model))
-        constants = {tensor.name for tensor in other.model.graph.initializer}
-        missing = [name for name in names if name not in others and name not in constants]
-        more = [name for name in others if name not in names and name not in constants]
-        if missing or more:
-            raise SignatureError(
-                f"the two models do not have the same {kind}s: {', '.join(names)} here, {', '.join(others)} there",
-                hint=f"Name the {kind}s with --{kind}s, or compare models of the same network.",
-            )
 
 
 def _wanting(proof: Parity | None, rolled_back: Sequence[RolledBack]) -> tuple[RolledBack, ...]:

@@ -194,6 +194,24 @@ def test_a_wrong_translation_is_blamed_on_the_translation(two: Path, monkeypatch
         bnfold.convert(two)
 
 
+def test_a_candidate_is_held_to_its_own_program_too(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = _session(onnx.load(two))
+    right = frontends.load
+    told: list[Path] = []
+
+    def other(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": np.asarray(session.run(None, dict(feeds))[0]) * 1.01}
+
+    def load(path: Path, request: Request) -> Loaded:
+        told.append(path)
+        return replace(right(path, request), run=other if len(told) == 2 else None)
+
+    monkeypatch.setattr(frontends, "load", load)
+    report = bnfold.verify(two, two)
+    assert report.verdict == "fail"
+    assert report.reason.startswith(f"{two}: translation, not folding: output y: error ")
+
+
 def test_a_right_translation_passes(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = _session(onnx.load(two))
     _pretend(monkeypatch, lambda feeds: {"y": np.asarray(session.run(None, dict(feeds))[0])})
