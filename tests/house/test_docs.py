@@ -67,8 +67,10 @@ def _fenced(language: str, beginning: str) -> str:
 
 
 def _masked(text: str) -> str:
-    """Return what does not depend on the machine: no figures, and not which layer is the worst by them."""
-    return re.sub(r"\d[\d.]*(?:e-\d+)?", "#", re.sub(r"(\(limit \d+\)) .*", r"\1", text))
+    """Return what does not depend on the machine: no times and figures, and not which layer is the worst by them."""
+    unnamed = re.sub(r"(\(limit \d+\)) .*", r"\1", text)
+    untimed = re.sub(r" {3}[\d.]+ s$", "", unnamed, flags=re.MULTILINE)
+    return re.sub(r"\d[\d.]*(?:e-\d+)?", "#", untimed)
 
 
 @pytest.mark.tensorflow
