@@ -90,9 +90,9 @@ class Comparison:
         candidate: Largest error of the candidate, over the probes that count.
         unfolded: Largest error of the unfolded model, over the same probes.
         baseline: That, or what rounding the weights does, where that is more: what the limit is made of.
-        limit: What the candidate was allowed on the probe that came closest to it, or went furthest beyond.
-        closest: The candidate's error on that probe over the limit.
-        probe: That probe.
+        limit: What the candidate was allowed on the probe of its largest error.
+        closest: Its error over what it was allowed, the largest of all probes; above 1 it failed there.
+        probe: The probe of that.
         rho: ``candidate / unfolded``; 1 where both are exact.
         probes: Probes that count: something finite was compared, and the baseline itself is trustworthy.
         set_aside: Probes that prove nothing.

@@ -167,10 +167,12 @@ class Ledger:
             baseline, own = max(baseline, other.baseline), max(own, other.own)
         limit = factor * baseline + 8 * u
         self.probes += 1
-        self.candidate, self.baseline = max(self.candidate, candidate), max(self.baseline, baseline)
+        if candidate >= self.candidate:
+            self.candidate, self.limit = candidate, limit
+        self.baseline = max(self.baseline, baseline)
         self.own = max(self.own, own)
         if candidate / limit > self.closest:
-            self.closest, self.limit = candidate / limit, limit
+            self.closest = candidate / limit
             self.probe = self.probe if self.failure else run.probe
         if candidate > limit:
             self._blame(run.probe, f"error {candidate:.2g} against float64, {limit:.2g} allowed")
