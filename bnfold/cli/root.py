@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -79,15 +80,17 @@ def _told(error: BaseException, settings: Settings) -> int:
 
 
 def _tell_anything() -> None:
-    """Print characters that the terminal's encoding lacks as escapes, instead of failing on them."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    """Print what the encoding lacks as escapes instead of failing on it, and into the void where a stream is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open until the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
+    sys.stdout.flush()
 
 
 def _forget_stdout() -> None:

@@ -174,3 +174,11 @@ def test_global_options_stand_before_or_after_the_command(tmp_path: Path) -> Non
     both = bnfold("--seed", "8", "inspect", "a.onnx", "--seed", "9", "--format", "json", cwd=tmp_path)
     seeds = [json.loads(ended.out)["seed"] for ended in (before, after, both)]
     assert seeds == [9, 9, 9]
+
+
+@pytest.mark.parametrize(("number", "source", "exit_code"), [(1, "a.onnx", 0), (2, "a.onnx", 0), (2, "gone.onnx", 3)])
+def test_a_closed_stream_is_no_defect(tmp_path: Path, number: int, source: str, exit_code: int) -> None:
+    written(tmp_path / "a.onnx")
+    for arguments in (["inspect", source], ["fold", source, "-o", "out.onnx"]):
+        assert bnfold(*arguments, cwd=tmp_path, before=lambda: os.close(number)).code == exit_code
+    assert (tmp_path / "out.onnx").exists() == (exit_code == 0)
