@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
+from importlib.util import find_spec
 
 import uvicorn
 
@@ -48,12 +50,21 @@ def main() -> int:
         proxy_headers=False,
         ws="none",
     )
+    _compile()
     # uvicorn raises the signal that stopped it once more when all is done; that must not look like a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     print(f"bnfold serves on {_address(listener)}", flush=True)  # noqa: T201  (whoever started it with port 0 must learn it)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+def _compile() -> None:
+    """Compile our own modules where that was not done yet: children do not keep it, so each would do it again."""
+    for name in ("bnfold", "service"):
+        spec = find_spec(name)
+        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+            compileall.compile_dir(folder, quiet=2)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import resource
 import sys
 import traceback
 from pathlib import Path
@@ -48,9 +49,22 @@ def _outcome(folder: Path) -> dict[str, Any]:
             return {"kind": "memory"}
         return _defect(error)
     except Exception as error:  # whatever it is, the service must tell it
-        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) or _is_short_of_memory():
             return {"kind": "memory"}
         return _defect(error)
+
+
+def _is_short_of_memory() -> bool:
+    """Say whether so much of the address space was in use that whatever failed most likely failed for want of it.
+
+    Libraries tell a failed allocation in many ways, some as an error of quite another kind.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    status = Path("/proc/self/status")
+    if limit == resource.RLIM_INFINITY or not status.exists():
+        return False
+    peak = re.search(r"^VmPeak:\s+(\d+) kB$", status.read_text("ascii"), re.MULTILINE)
+    return peak is not None and int(peak[1]) * 1024 > limit / 2
 
 
 def _defect(error: Exception) -> dict[str, Any]:

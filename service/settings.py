@@ -18,6 +18,7 @@ PREFIX = "BNFOLD_"
 
 _MIB = 2**20
 _GIB = 2**30
+_LEAST_MEMORY = 512 * _MIB  # below it, the libraries themselves cannot be loaded for sure
 
 
 class Settings(BaseSettings):
@@ -54,7 +55,7 @@ class Settings(BaseSettings):
     )
     job_memory: ByteSize = Field(
         ByteSize(16 * _GIB),
-        gt=0,
+        ge=_LEAST_MEMORY,
         description="Address space of one conversion. TensorFlow reserves several times what it uses.",
     )
     job_file_size: ByteSize = Field(
@@ -72,7 +73,7 @@ class Settings(BaseSettings):
         64, ge=0, description="How many requests may wait for one model; beyond that the answer is 503."
     )
     runners: int = Field(4, ge=1, description="How many models are kept loaded, each in a process of its own.")
-    runner_memory: ByteSize = Field(ByteSize(8 * _GIB), gt=0, description="Address space of one runner.")
+    runner_memory: ByteSize = Field(ByteSize(8 * _GIB), ge=_LEAST_MEMORY, description="Address space of one runner.")
     runner_threads: int = Field(0, ge=0, description="Threads that one inference may use; 0 means one for each core.")
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import onnx
 import pytest
 
 from tests.service.server import Server, conv_model, post, serving, wait_for
@@ -174,10 +175,14 @@ def test_a_conversion_that_takes_too_long_is_stopped(store: Path) -> None:
 
 
 def test_a_conversion_without_memory_is_told_and_not_kept(store: Path) -> None:
-    with serving(store, job_memory="150MiB") as server, server.client() as client:
-        answer = post(client, conv_model(1))
+    layer = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[n,8192] x) => (float[n,4096] y) <float[8192,4096] w> { y = MatMul(x, w) }"""
+    model = onnx.parser.parse_model(layer)
+    model.graph.initializer.add(name="w", data_type=1, dims=(8192, 4096), raw_data=bytes(4 * 8192 * 4096))
+    with serving(store, job_memory="512MiB") as server, server.client() as client:
+        answer = post(client, model.SerializeToString())
         assert (answer.status_code, answer.json()["code"]) == (422, "limit"), answer.text
-        assert answer.json()["detail"] == "the conversion takes more memory than the 157286400 bytes it is given"
+        assert answer.json()["detail"] == "the conversion takes more memory than the 536870912 bytes it is given"
         assert list((store / "models").iterdir()) == []
 
 
