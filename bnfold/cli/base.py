@@ -105,7 +105,12 @@ def _global_options() -> dict[str, click.Option]:
         ),
         "no_progress": _option("--no-progress", setting="progress", is_flag=True, help="No progress line."),
         "seed": _option(
-            "--seed", setting="seed", type=click.IntRange(0, 2**32 - 1), help="Draw the probes with it.  [default: 0]"
+            "--seed",
+            setting="seed",
+            type=click.IntRange(0, 2**32 - 1),
+            metavar="N",
+            show_default=False,
+            help="Draw the probes with it.  [default: 0]",
         ),
         "version": click.Option(
             ["--version"],

@@ -20,7 +20,7 @@ OK, FAILED, USAGE, SOURCE, INCONCLUSIVE, DEFECT = 0, 1, 2, 3, 4, 70
 
 EXITS: dict[int, str] = {
     OK: "Done.",
-    FAILED: "Parity failed, or a file could not be written. Nothing was written, and what was there is as it was.",
+    FAILED: "Parity failed, or a file could not be written. What was there is as it was.",
     USAGE: "The command line is wrong.",
     SOURCE: "The artifact cannot be converted; the message says what is missing.",
     INCONCLUSIVE: "The comparison cannot tell whether the result computes what the original computes.",

@@ -12,7 +12,7 @@ import click
 
 from bnfold import errors
 from bnfold.cli.exits import CODES, EXITS
-from bnfold.cli.root import root
+from bnfold.cli.root import HELP, root
 
 __all__ = ["pages"]
 
@@ -51,7 +51,7 @@ def pages() -> Mapping[str, str]:
 
 
 def _commands_page() -> str:
-    with click.Context(root, info_name="bnfold") as above:
+    with click.Context(root, info_name="bnfold", help_option_names=HELP) as above:
         helps = [_help_section(command, above) for command in root.commands.values()]
     parts = ["# The command line", _GENERATED, _STREAMS, "## Exit codes", _exit_codes(), _help_section(root, None)]
     return "\n\n".join([*parts, *helps, "## Shell completion", _COMPLETION]) + "\n"
@@ -64,7 +64,7 @@ def _exit_codes() -> str:
 def _help_section(command: click.Command, above: click.Context | None) -> str:
     name = "bnfold" if above is None else command.name
     with click.Context(
-        command, info_name=name, parent=above, terminal_width=_WIDTH, max_content_width=_WIDTH, color=False
+        command, info_name=name, parent=above, help_option_names=HELP, terminal_width=_WIDTH, max_content_width=_WIDTH
     ) as ctx:
         shown = command.get_help(ctx)
         lines = "\n".join(line.rstrip() for line in shown.splitlines())

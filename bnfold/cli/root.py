@@ -21,14 +21,15 @@ from bnfold.cli.screen import shown_error
 from bnfold.cli.signals import came, stopping
 from bnfold.cli.verify import verify
 
-__all__ = ["root", "run"]
+__all__ = ["HELP", "root", "run"]
+
+HELP = ["-h", "--help"]
+"""How help is asked for."""
 
 _EPILOG = "Every command has its own help: bnfold convert --help"
 
 
-@click.group(
-    cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG
-)
+@click.group(cls=Group, context_settings={"help_option_names": HELP, "max_content_width": 100}, epilog=_EPILOG)
 def root() -> None:
     """Fold batch normalization into the weights around it, and prove that the model still computes the same."""
 
