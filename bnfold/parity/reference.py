@@ -12,8 +12,7 @@ runtime that lacks them: every node computes in float64 and rounds its outputs t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,12 +31,23 @@ from onnx import (
 
 from bnfold.errors import SignatureError, UnsupportedOpError
 from bnfold.parity.kernels import Array, computes_with, roundoff, widen
+from bnfold.parity.loops import nothing, scan_over
 from bnfold.parity.nodes import STANDARD, Computation, Foreign, attributes_of, computation, round_outputs
+from bnfold.parity.program import (
+    Compiled,
+    Frame,
+    Scope,
+    Step,
+    called,
+    dense,
+    order,
+    reads_of,
+    resolved,
+    versions_of,
+    weights_of,
+)
 
 __all__ = ["Reference", "Scope", "run_float64"]
-
-Scope = tuple[str, ...]
-"""Names of the control-flow nodes around a graph, outermost first; empty for the main graph."""
 
 _MEMO = 1 << 30
 """Bytes of widened constants that one reference keeps between runs."""
@@ -60,38 +70,6 @@ def run_float64(
         UnsupportedOpError: If an operation has no reference implementation.
     """
     return Reference(model).run(feeds, outputs)
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    node: NodeProto
-    reads: frozenset[str]
-    run: Callable[[_Frame, list[Any]], Sequence[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """A graph or a function body, ready to run."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    steps: tuple[_Step, ...]
-    constants: Mapping[str, TensorProto | SparseTensorProto]
-    declared: Mapping[str, onnx.TypeProto]
-
-
-@dataclass(slots=True)
-class _Frame:
-    """The values of one graph while it runs, inside those of the graph around it."""
-
-    graph: _Compiled
-    values: dict[str, Any]
-    outer: _Frame | None = None
-    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
-    scope: Scope = ()
-
-    def inside(self, graph: _Compiled, values: dict[str, Any], name: str) -> _Frame:
-        return _Frame(graph, values, self, self.attributes, (*self.scope, name))
 
 
 class Reference:
@@ -120,14 +98,14 @@ class Reference:
         """
         self.model = model
         self._stored, self._foreign, self._disturbance = stored, foreign, disturbance
-        self._weights = frozenset(_weights(model)) if disturbance is not None else frozenset()
+        self._weights = frozenset(weights_of(model)) if disturbance is not None else frozenset()
         self._functions = {(item.domain, item.name, item.overload): item for item in model.functions}
-        self._bodies: dict[tuple[str, str, str], _Compiled] = {}
+        self._bodies: dict[tuple[str, str, str], Compiled] = {}
         self._memo: dict[int, Array] = {}
         self._memo_bytes = 0
         self._capture: Mapping[Scope, Collection[str]] = {}
         self._captured: dict[Scope, list[dict[str, Array]]] = {}
-        self._main = self._compile(model.graph, _versions(model.opset_import))
+        self._main = self._compile(model.graph, versions_of(model.opset_import))
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Compute the outputs, or other values of the main graph by name.
@@ -142,7 +120,7 @@ class Reference:
             raise SignatureError(
                 f"no values for {_listed(missing)}", hint=f"Feed every input: {_listed(self._main.inputs)}."
             )
-        frame = _Frame(self._main, {name: self._entering(value) for name, value in feeds.items()})
+        frame = Frame(self._main, {name: self._entering(value) for name, value in feeds.items()})
         with np.errstate(all="ignore"):
             self._execute(frame, frozenset(wanted))
             return {name: self._read(frame, name) for name in wanted}
@@ -167,26 +145,26 @@ class Reference:
             self._capture, self._captured = {}, {}
         return {name: values[name] for name in self._main.outputs}, captured
 
-    def _compile(self, graph: GraphProto | FunctionProto, versions: Mapping[str, int]) -> _Compiled:
+    def _compile(self, graph: GraphProto | FunctionProto, versions: Mapping[str, int]) -> Compiled:
         constants: dict[str, TensorProto | SparseTensorProto] = {}
         declared: dict[str, onnx.TypeProto] = {}
         if isinstance(graph, FunctionProto):
             inputs, outputs = tuple(graph.input), tuple(graph.output)
-            versions = {**versions, **_versions(graph.opset_import)}
+            versions = {**versions, **versions_of(graph.opset_import)}
         else:
             inputs, outputs = tuple(value.name for value in graph.input), tuple(value.name for value in graph.output)
             constants.update({tensor.name: tensor for tensor in graph.initializer})
             constants.update({tensor.values.name: tensor for tensor in graph.sparse_initializer})
             declared = {value.name: value.type for value in graph.output}
-        steps = tuple(_Step(node, frozenset(_reads(node)), self._prepare(node, versions)) for node in graph.node)
-        return _Compiled(inputs, outputs, steps, constants, declared)
+        steps = tuple(Step(node, frozenset(reads_of(node)), self._prepare(node, versions)) for node in graph.node)
+        return Compiled(inputs, outputs, steps, constants, declared)
 
-    def _execute(self, frame: _Frame, wanted: Collection[str]) -> None:
+    def _execute(self, frame: Frame, wanted: Collection[str]) -> None:
         """Run the steps that somebody needs, and drop every value after its last reader."""
         graph = frame.graph
         keep = {*wanted, *self._capture.get(frame.scope, ())} if frame.scope else set(wanted)
         # Bodies may hold captured values that nothing reads; outside of captures, unneeded steps are left out.
-        needed, last = _order(graph.steps, keep, everything=bool(self._capture))
+        needed, last = order(graph.steps, keep, everything=bool(self._capture))
         for index in needed:
             step = graph.steps[index]
             inputs = [self._read(frame, name) if name else None for name in step.node.input]
@@ -202,7 +180,7 @@ class Reference:
                 RuntimeError,
             ) as error:
                 raise UnsupportedOpError(
-                    f"the float64 reference cannot compute {step.node.op_type} {_called(step.node)!r}: {error}",
+                    f"the float64 reference cannot compute {step.node.op_type} {called(step.node)!r}: {error}",
                     hint="Report the model: an operation that onnxruntime runs should have a reference.",
                 ) from error
             for name, value in zip(step.node.output, results, strict=False):
@@ -212,7 +190,7 @@ class Reference:
                 frame.values.pop(name, None)
         self._keep_captured(frame)
 
-    def _keep_captured(self, frame: _Frame) -> None:
+    def _keep_captured(self, frame: Frame) -> None:
         names = self._capture.get(frame.scope) if frame.scope else None
         if not names or len(self._captured.setdefault(frame.scope, [])) >= _VISITS:
             return
@@ -224,8 +202,8 @@ class Reference:
                 return  # the other branch of an If
         self._captured[frame.scope].append(found)
 
-    def _read(self, frame: _Frame, name: str) -> Any:
-        inner: _Frame | None = frame
+    def _read(self, frame: Frame, name: str) -> Any:
+        inner: Frame | None = frame
         while inner is not None:
             if name in inner.values:
                 return inner.values[name]
@@ -246,7 +224,7 @@ class Reference:
         known = self._memo.get(id(tensor))
         if known is not None:
             return known
-        array = np.asarray(numpy_helper.to_array(tensor)) if isinstance(tensor, TensorProto) else _dense(tensor)
+        array = np.asarray(numpy_helper.to_array(tensor)) if isinstance(tensor, TensorProto) else dense(tensor)
         name = tensor.name if isinstance(tensor, TensorProto) else tensor.values.name
         array = array if self._stored else self._disturbed(name, array)
         if self._memo_bytes + array.nbytes <= _MEMO:
@@ -262,10 +240,10 @@ class Reference:
         signs = 2.0 * generator.integers(0, 2, size=wide.shape) - 1
         return np.asarray(wide * (1 + roundoff(array.dtype) * signs))
 
-    def _prepare(self, node: NodeProto, versions: Mapping[str, int]) -> Callable[[_Frame, list[Any]], Sequence[Any]]:
+    def _prepare(self, node: NodeProto, versions: Mapping[str, int]) -> Callable[[Frame, list[Any]], Sequence[Any]]:
         if any(attribute.ref_attr_name for attribute in node.attribute):
             # Inside a function: what the attribute is, only the call tells.
-            return lambda frame, inputs: self._prepare(_resolved(node, frame.attributes), versions)(frame, inputs)
+            return lambda frame, inputs: self._prepare(resolved(node, frame.attributes), versions)(frame, inputs)
         if node.domain in STANDARD and node.op_type in {"If", "Loop", "Scan"}:
             return self._control_flow(node, versions)
         function = self._functions.get((node.domain, node.op_type, node.overload))
@@ -283,11 +261,11 @@ class Reference:
         # Its definition is a body that depends on the types of its inputs.
         return lambda frame, inputs: self._function(node, found(inputs), versions)(frame, inputs)
 
-    def _node(self, node: NodeProto, found: Computation) -> Callable[[_Frame, list[Any]], Sequence[Any]]:
+    def _node(self, node: NodeProto, found: Computation) -> Callable[[Frame, list[Any]], Sequence[Any]]:
         if not self._stored:
             return lambda _frame, inputs: found.run(inputs)
 
-        def run(_frame: _Frame, inputs: list[Any]) -> Sequence[Any]:
+        def run(_frame: Frame, inputs: list[Any]) -> Sequence[Any]:
             wide = [widen(value) if isinstance(value, np.ndarray) else value for value in inputs]
             return round_outputs(node, found, inputs, found.run(wide))
 
@@ -295,7 +273,7 @@ class Reference:
 
     def _function(
         self, node: NodeProto, function: FunctionProto, versions: Mapping[str, int]
-    ) -> Callable[[_Frame, list[Any]], Sequence[Any]]:
+    ) -> Callable[[Frame, list[Any]], Sequence[Any]]:
         defaults = {attribute.name: attribute for attribute in function.attribute_proto}
         attributes = {**defaults, **{attribute.name: attribute for attribute in node.attribute}}
 
@@ -303,12 +281,12 @@ class Reference:
         # What the model defines is prepared once; a definition's body depends on its node.
         bodies = self._bodies if key in self._functions else {}
 
-        def run(frame: _Frame, inputs: list[Any]) -> Sequence[Any]:
+        def run(frame: Frame, inputs: list[Any]) -> Sequence[Any]:
             body = bodies.get(key)
             if body is None:
                 body = bodies[key] = self._compile(function, versions)
             values = dict(zip(body.inputs, [*inputs, *[None] * (len(body.inputs) - len(inputs))], strict=True))
-            inner = _Frame(body, values, None, attributes, (*frame.scope, _called(node)))
+            inner = Frame(body, values, None, attributes, (*frame.scope, called(node)))
             self._execute(inner, body.outputs)
             return [self._read(inner, name) for name in body.outputs]
 
@@ -316,21 +294,21 @@ class Reference:
 
     def _control_flow(
         self, node: NodeProto, versions: Mapping[str, int]
-    ) -> Callable[[_Frame, list[Any]], Sequence[Any]]:
+    ) -> Callable[[Frame, list[Any]], Sequence[Any]]:
         graphs = {
             item.name: self._compile(item.g, versions) for item in node.attribute if item.type == AttributeProto.GRAPH
         }
-        name, attributes = _called(node), attributes_of(node)
+        name, attributes = called(node), attributes_of(node)
 
-        def body(frame: _Frame, graph: _Compiled, values: dict[str, Any]) -> list[Any]:
+        def body(frame: Frame, graph: Compiled, values: dict[str, Any]) -> list[Any]:
             inner = frame.inside(graph, values, name)
             self._execute(inner, graph.outputs)
             return [self._read(inner, output) for output in graph.outputs]
 
-        def branch(frame: _Frame, inputs: list[Any]) -> Sequence[Any]:
+        def branch(frame: Frame, inputs: list[Any]) -> Sequence[Any]:
             return body(frame, graphs["then_branch" if bool(np.all(inputs[0])) else "else_branch"], {})
 
-        def loop(frame: _Frame, inputs: list[Any]) -> Sequence[Any]:
+        def loop(frame: Frame, inputs: list[Any]) -> Sequence[Any]:
             graph = graphs["body"]
             trips = None if inputs[0] is None else int(np.asarray(inputs[0]).reshape(()))
             goes_on = True if len(inputs) < 2 or inputs[1] is None else bool(np.all(inputs[1]))
@@ -343,128 +321,15 @@ class Reference:
                 for row, value in zip(rows, results[len(state) :], strict=True):
                     row.append(value)
             stacked = [
-                np.stack(row) if row else _nothing(graph.declared[output])
+                np.stack(row) if row else nothing(graph.declared[output])
                 for row, output in zip(rows, graph.outputs[1 + len(state) :], strict=True)
             ]
             return [*state, *stacked]
 
-        def scan(frame: _Frame, inputs: list[Any]) -> Sequence[Any]:
-            return _scan(attributes, graphs["body"], inputs, lambda values: body(frame, graphs["body"], values))
+        def scan(frame: Frame, inputs: list[Any]) -> Sequence[Any]:
+            return scan_over(attributes, graphs["body"], inputs, lambda values: body(frame, graphs["body"], values))
 
         return {"If": branch, "Loop": loop, "Scan": scan}[node.op_type]
-
-
-def _scan(
-    attributes: Mapping[str, Any], graph: _Compiled, inputs: list[Any], body: Callable[[dict[str, Any]], list[Any]]
-) -> Sequence[Any]:
-    count = int(attributes["num_scan_inputs"])
-    if len(inputs) != len(graph.inputs):
-        raise ValueError("the batched Scan of opset 8 has no reference")
-    state, sequences = list(inputs[:-count]), list(inputs[-count:])
-    outputs = len(graph.outputs) - len(state)
-    in_axes = attributes.get("scan_input_axes") or [0] * count
-    in_turned = attributes.get("scan_input_directions") or [0] * count
-    out_axes = attributes.get("scan_output_axes") or [0] * outputs
-    out_turned = attributes.get("scan_output_directions") or [0] * outputs
-    moved = [np.moveaxis(item, axis, 0) for item, axis in zip(sequences, in_axes, strict=True)]
-    moved = [item[::-1] if turned else item for item, turned in zip(moved, in_turned, strict=True)]
-    rows: list[list[Array]] = [[] for _ in range(outputs)]
-    for step in range(moved[0].shape[0]):
-        entering = [*state, *(item[step] for item in moved)]
-        results = body(dict(zip(graph.inputs, entering, strict=True)))
-        state = results[: len(state)]
-        for row, value in zip(rows, results[len(state) :], strict=True):
-            row.append(value)
-    stacked = []
-    for number, row in enumerate(rows):
-        name = graph.outputs[len(state) + number]
-        turned = row[::-1] if out_turned[number] else row
-        stacked.append(np.stack(turned, axis=out_axes[number]) if row else _nothing(graph.declared[name]))
-    return [*state, *stacked]
-
-
-def _nothing(declared: onnx.TypeProto) -> Array:
-    """Return what a loop without a turn stacks up: no rows of the declared shape."""
-    tensor = declared.tensor_type
-    sizes = [dimension.dim_value if dimension.HasField("dim_value") else 0 for dimension in tensor.shape.dim]
-    return widen(np.zeros((0, *sizes), dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
-
-
-def _order(
-    steps: Sequence[_Step], wanted: Collection[str], *, everything: bool
-) -> tuple[list[int], Mapping[int, list[str]]]:
-    """Return the steps to run, and which values nobody reads after each of them."""
-    live, needed, last = set(wanted), [], {}
-    for index in range(len(steps) - 1, -1, -1):
-        step = steps[index]
-        if not everything and not any(name in live for name in step.node.output):
-            continue
-        needed.append(index)
-        # Going backwards, a name that is not live yet is read here for the last time.
-        last[index] = [name for name in {*step.reads, *step.node.output} if name and name not in live]
-        live.update(step.reads)
-    computed = {name for step in steps for name in step.node.output}
-    return needed[::-1], {index: [name for name in names if name in computed] for index, names in last.items()}
-
-
-def _reads(node: NodeProto) -> Iterator[str]:
-    """Yield every name that a node reads, those that its bodies take from around them included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (*((attribute.g,) if attribute.type == AttributeProto.GRAPH else ()), *attribute.graphs):
-            yield from (value.name for value in graph.output)
-            for inner in graph.node:
-                yield from _reads(inner)
-
-
-_WEIGHTED = frozenset(
-    {
-        *("Add", "BatchNormalization", "Conv", "ConvTranspose", "Div", "Gemm", "GroupNormalization", "GRU"),
-        *("InstanceNormalization", "LayerNormalization", "LSTM", "MatMul", "Mul", "PRelu", "RNN", "Sub"),
-    }
-)
-"""Operations whose constants are weights; those of others may be sizes, which nobody rounds."""
-
-
-def _weights(model: ModelProto) -> Iterator[str]:
-    pending: list[NodeProto] = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    while pending:
-        node = pending.pop()
-        if node.op_type in _WEIGHTED:
-            yield from node.input
-        for attribute in node.attribute:
-            pending.extend(attribute.g.node)
-            pending.extend(inner for graph in attribute.graphs for inner in graph.node)
-
-
-def _resolved(node: NodeProto, attributes: Mapping[str, AttributeProto]) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    del copy.attribute[:]
-    for attribute in node.attribute:
-        source = attributes.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
-        if source is not None:  # an attribute that the call leaves out is left out
-            copy.attribute.add().CopyFrom(source)
-            copy.attribute[-1].name = attribute.name
-    return copy
-
-
-def _versions(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    return {"" if entry.domain in STANDARD else entry.domain: entry.version for entry in imports}
-
-
-def _dense(tensor: SparseTensorProto) -> Array:
-    values, indices = numpy_helper.to_array(tensor.values), numpy_helper.to_array(tensor.indices)
-    dense = np.zeros(tuple(tensor.dims), dtype=values.dtype)
-    if indices.ndim == 1:
-        dense.reshape(-1)[indices] = values
-    else:
-        dense[tuple(indices.T)] = values
-    return dense
-
-
-def _called(node: NodeProto) -> str:
-    return node.name or next((name for name in node.output if name), node.op_type)
 
 
 def _listed(names: Sequence[str]) -> str:
