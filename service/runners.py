@@ -169,7 +169,8 @@ class Runners:
     async def _stop(self, model: _Model) -> None:
         runner, folder = model.runner, model.folder
         model.runner = model.folder = None
-        if runner is not None:
+        if runner is not None and runner.returncode is None:
+            # Once it has been waited for, its number may be that of somebody else's group.
             end_group(runner.pid)
             await asyncio.shield(runner.wait())
         if folder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def open_session(path: Path, threads: int) -> Any:  # onnxruntime has no types o
     Raises:
         UnrunnableError: If onnxruntime cannot run it.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it would report to its maker
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
