@@ -13,6 +13,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+# Read by onnxruntime when it is first imported: without it, a test run reports to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 hypothesis.settings.register_profile("bnfold", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("bnfold")
 

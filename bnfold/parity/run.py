@@ -7,6 +7,7 @@ every node, and the session says so.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,9 +64,7 @@ class Session:
             self._stand_in = Reference(model, stored=True)
             self.engine = f"float64 kernels, rounded after every node ({reason})"
         else:
-            import onnxruntime
-
-            self.engine = f"onnxruntime {onnxruntime.__version__}, no graph optimization"
+            self.engine = f"onnxruntime {_onnxruntime().__version__}, no graph optimization"
 
     @property
     def native(self) -> bool:
@@ -150,9 +149,17 @@ def run_node(node: NodeProto, inputs: Sequence[Any]) -> Sequence[Array]:
     return [got[name] if name else np.zeros(0) for name in node.output]
 
 
+def _onnxruntime() -> Any:
+    """Import onnxruntime without its telemetry, which writes into the home folder and reports to its maker."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def _open(model: ModelProto, outputs: Sequence[str]) -> tuple[Any, str]:
     """Return onnxruntime's session, or None and the reason why there is none."""
-    import onnxruntime
+    onnxruntime = _onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = onnxruntime.SessionOptions()
@@ -183,8 +190,7 @@ def _open(model: ModelProto, outputs: Sequence[str]) -> tuple[Any, str]:
 
 def _with_outputs(model: ModelProto, outputs: Sequence[str]) -> ModelProto:
     """Return the model with more outputs, and of a version that this onnxruntime reads; itself where it is both."""
-    import onnxruntime
-
+    onnxruntime = _onnxruntime()
     have = {value.name for value in model.graph.output}
     missing = [name for name in outputs if name not in have]
     newest = 10 if tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < (1, 23) else 11

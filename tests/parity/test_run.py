@@ -1,0 +1,34 @@
+"""What running a model in onnxruntime leaves behind: nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import onnx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_onnxruntime_is_used_without_its_telemetry(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
+    )
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import onnx, sys; from bnfold.parity.run import Session; Session(onnx.load(sys.argv[1]))",
+            str(tmp_path / "m.onnx"),
+        ],
+        env={**environment, "HOME": str(home)},
+        check=True,
+    )
+    assert list(home.rglob("*")) == []
