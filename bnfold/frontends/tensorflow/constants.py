@@ -85,7 +85,7 @@ def evaluated(node: Any, values: Mapping[Ref, Value]) -> Value | None:
     try:
         with np.errstate(all="ignore"):
             return _computed(node, given)
-    except (TypeError, ValueError, IndexError, OverflowError):
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         return None
 
 

@@ -58,6 +58,7 @@ def tf2onnx(name: str = "tf2onnx") -> Any:
     return _guest(name)
 
 
+@cache
 def _guest(name: str) -> Any:
     # TensorFlow's native code reads this now and then, not only while it is imported, so it stays set.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -122,7 +122,8 @@ class Search:
         return self._checked(names[0], values[0], how, variance=variance)
 
     def _checked(self, name: str, value: Value, how: str, *, variance: bool) -> Found | str:
-        count = next((other for other in self._stored.shapes if other.startswith(f"{name}/local_step")), None)
+        counts = re.compile(rf"(^|/){re.escape(name)}/local_step(_\d+)?$")
+        count = next((other for other in self._stored.shapes if counts.search(other)), None)
         if count is not None and not np.any(self._stored.read(count)):
             return f"{name} was never updated: its count of updates is 0"
         if not np.all(np.isfinite(value)):
@@ -213,11 +214,13 @@ class Search:
 
         The average itself, under the name in front of theirs, is the corrected one.
         """
-        found: dict[str, None] = {}
-        for name in names:
-            parent = _DEBIAS.sub("", name)
-            found[parent if parent in self._stored.shapes else name] = None
-        return list(found)
+        plain = [name for name in names if not _DEBIAS.search(name)]
+        if plain:
+            return plain
+        # Their scope comes once more in front of the average's own name.
+        parents = {_DEBIAS.sub("", name) for name in names}
+        found = [name for name in self._stored.shapes if any(f"/{parent}".endswith(f"/{name}") for parent in parents)]
+        return found or names
 
     def _averages(self, family: Iterable[Ref], channels: int) -> list[str]:
         """Return what is stored under a statistic's name with ``/ExponentialMovingAverage`` behind it."""

@@ -81,7 +81,9 @@ class Net:
             nodes[node.name] = node
         for inner in [graph_def.node, *(function.node_def for function in graph_def.library.function)]:
             _demand_possible_sizes(inner)
+        library = {function.signature.name: function for function in graph_def.library.function}
         for node in graph_def.node:
+            _demand_arity(node, library)
             for text in node.input:
                 if ref_of(text)[0] not in nodes:
                     raise CorruptModelError(
@@ -92,7 +94,9 @@ class Net:
             for node in graph_def.node:
                 if node.op == "Placeholder" and "shape" in node.attr and not node.attr["shape"].shape.dim:
                     node.attr["shape"].shape.unknown_rank = True
-        library = {function.signature.name: function for function in graph_def.library.function}
+        for function in library.values():
+            for node in function.node_def:
+                _demand_arity(node, library)
         return cls(nodes, library, graph_def.versions)
 
     def copy(self) -> Net:
@@ -243,6 +247,29 @@ class Net:
                     found[name] = None
                     stack.extend(self.library[name].node_def)
         return sorted(found)
+
+
+def _demand_arity(node: Any, library: Mapping[str, Any]) -> None:
+    """Refuse a node that reads more or fewer tensors than its operation takes."""
+    if node.op in library:
+        return
+    definition = tensorflow("tensorflow.python.framework.op_def_registry").get(node.op)
+    if definition is None:
+        return
+    wanted = 0
+    for argument in definition.input_arg:
+        if argument.number_attr:
+            wanted += attribute(node, argument.number_attr).i
+        elif argument.type_list_attr:
+            wanted += len(attribute(node, argument.type_list_attr).list.type)
+        else:
+            wanted += 1
+    given = len(data_inputs(node))
+    if given != wanted:
+        raise CorruptModelError(
+            f"the node {node.name} reads {given} tensors, and {node.op} takes {wanted}",
+            hint="Get the file again: it is damaged.",
+        )
 
 
 def output_names(node: Any, library: Mapping[str, Any]) -> list[Any] | None:

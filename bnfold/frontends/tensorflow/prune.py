@@ -112,12 +112,8 @@ def _one_round(net: Net, outputs: list[Ref]) -> tuple[Net, bool]:
             living = [ref for ref in inputs if ref not in dead and ref[0] not in dead_nodes]
             if not living:
                 dead_nodes.add(name)
-            elif len(living) == 1 and len(inputs) > 1:
-                index = const_node(f"{name}/index", np.array(inputs.index(living[0]), np.int32))
-                added.nodes[index.name] = index
-                aliases[name, 0] = living[0]
-                aliases[name, 1] = (index.name, 0)
-                del added.nodes[name]
+            elif len(living) < len(inputs):
+                _join(added, node, living, aliases)
                 again = True
             continue
         if any(ref in dead or ref[0] in dead_nodes for ref in inputs) or any(
@@ -149,6 +145,20 @@ def _one_round(net: Net, outputs: list[Ref]) -> tuple[Net, bool]:
     if not again:
         return net, False
     return _applied(added, outputs, aliases, dead_nodes), True
+
+
+def _join(net: Net, node: Any, living: list[Ref], aliases: dict[Ref, Ref]) -> None:
+    """Make a Merge one of its living inputs alone; with a single one, its readers read that."""
+    if len(living) > 1:
+        merge = node_of(node.op, node.name, living, T=dtype_of(node))
+        merge.attr["N"].i = len(living)
+        net.nodes[node.name] = merge
+        return
+    index = const_node(f"{node.name}/index", np.array(data_inputs(node).index(living[0]), np.int32))
+    net.nodes[index.name] = index
+    aliases[node.name, 0] = living[0]
+    aliases[node.name, 1] = (index.name, 0)
+    del net.nodes[node.name]
 
 
 def _selected(node: Any, predicate: Value, values: Mapping[Ref, Value]) -> Ref | None:

@@ -50,8 +50,18 @@ def flow(version: int) -> Iterator[None]:
         (v1.enable_resource_variables if before[1] else v1.disable_resource_variables)()
 
 
-def write(folder: Path, define: Callable[[], Sequence[Any]], *, version: int = 1, seed: int = 5) -> Written:
-    """Build a program, give its variables values, and write its checkpoint and its frozen graph."""
+def write(
+    folder: Path,
+    define: Callable[[], Sequence[Any]],
+    *,
+    version: int = 1,
+    seed: int = 5,
+    fixed: Mapping[str, float] | None = None,
+) -> Written:
+    """Build a program, give its variables values, and write its checkpoint and its frozen graph.
+
+    Variables whose name ends in one of ``fixed`` get that number; the others get random ones.
+    """
     tf = tensorflow()
     v1 = tf.compat.v1
     rng = np.random.default_rng(seed)
@@ -69,6 +79,8 @@ def write(folder: Path, define: Callable[[], Sequence[Any]], *, version: int = 1
                     value = (rng.uniform(0.5, 1.5, value.shape) * rng.choice([1, -1], value.shape)).astype(value.dtype)
                     if any(word in variable.op.name.lower() for word in ("var", "squeeze_1", "step", "gamma")):
                         value = np.abs(value)
+                    for ending, number in (fixed or {}).items():
+                        value = np.full_like(value, number) if variable.op.name.endswith(ending) else value
                     variable.load(value, session)
                 values[variable.op.name] = value
             saver = v1.train.Saver() if values else None
@@ -108,14 +120,16 @@ def beta_gamma(units: int, dtype: Any) -> tuple[Any, Any]:
     return beta, gamma
 
 
-def averaged_norm(x: Any, train: Callable[[Callable[[], Any], Callable[[], Any]], Any], scope: str) -> Any:
+def averaged_norm(
+    x: Any, train: Callable[[Callable[[], Any], Callable[[], Any]], Any], scope: str, *, debias: bool = False
+) -> Any:
     """Batch norm with moments in training and their exponential moving average otherwise."""
     tf = tensorflow()
     v1 = tf.compat.v1
     with v1.variable_scope(scope):
         beta, gamma = beta_gamma(int(x.shape[-1]), x.dtype.base_dtype)
         mean, variance = tf.nn.moments(x, list(range(len(x.shape) - 1)), name="moments")
-        ema = v1.train.ExponentialMovingAverage(decay=0.5)
+        ema = v1.train.ExponentialMovingAverage(decay=0.5, zero_debias=debias)
 
         def in_training() -> Any:
             with tf.control_dependencies([ema.apply([mean, variance])]):

@@ -141,6 +141,15 @@ def test_nodes_that_feed_themselves_are_corrupt(tmp_path: Path) -> None:
     assert str(caught.value) == "2 nodes feed themselves, a among them"
 
 
+def test_a_node_that_reads_too_little_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "short.pb"
+    x = v1().NodeDef(name="x", op="Placeholder")
+    path.write_bytes(graph_of(x, v1().NodeDef(name="y", op="Switch", input=["x"])).SerializeToString())
+    with pytest.raises(CorruptModelError) as caught:
+        frozen_graph.load(path, Request(outputs=("y",)))
+    assert str(caught.value) == "the node y reads 1 tensors, and Switch takes 2"
+
+
 def test_a_function_that_calls_itself_is_refused(tmp_path: Path) -> None:
     call = v1().NodeDef(name="again", op="again", input=["x"])
     graph = graph_of(v1().NodeDef(name="x", op="Placeholder"), call)
@@ -177,8 +186,11 @@ def test_a_constant_that_claims_terabytes_is_corrupt(tmp_path: Path) -> None:
 @pytest.mark.parametrize("op", ["ReadFile", "WriteFile", "PyFunc", "EagerPyFunc"])
 def test_operations_that_could_do_harm_are_refused_by_name(tmp_path: Path, op: str) -> None:
     x = v1().NodeDef(name="x", op="Placeholder")
-    x.attr["dtype"].type = 1
-    bad = v1().NodeDef(name="bad", op=op, input=["x"])
+    x.attr["dtype"].type = 7
+    bad = v1().NodeDef(name="bad", op=op, input=["x", "x"] if op == "WriteFile" else ["x"])
+    if op.endswith("PyFunc"):
+        bad.attr["Tin"].list.type.append(7)
+        bad.attr["Tout"].list.type.append(7)
     path = tmp_path / "hostile.pb"
     path.write_bytes(graph_of(x, bad).SerializeToString())
     with pytest.raises(UnsupportedOpError) as caught:

@@ -326,6 +326,12 @@ def always_averaged() -> list[Any]:
     return [dense(h, 3, "out")]
 
 
+def always_debiased() -> list[Any]:
+    h = averaged_norm(given_x(), lambda a, _: a(), "bn1", debias=True)
+    h = averaged_norm(tf().nn.relu(dense(h, 5, "one")), lambda a, _: a(), "bn2", debias=True)
+    return [dense(h, 3, "out")]
+
+
 def always_assigned() -> list[Any]:
     h = moving_norm(dense(given_x(), 5, "one"), ON, "bn")
     return [dense(h, 3, "out")]
@@ -371,10 +377,12 @@ def layered(x: Array, values: Mapping[str, Array], scope: str) -> Array:
 
 
 @pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("define", [always_averaged, always_debiased], ids=lambda define: define.__name__)
 def test_averages_of_moments_take_the_place_of_the_moments(
-    version: int, written: Callable[[Callable[[], list[Any]], int], Written]
+    define: Callable[[], list[Any]], version: int, written: Callable[[Callable[[], list[Any]], int], Written]
 ) -> None:
-    program = written(always_averaged, version)
+    program = written(define, version)
+    assert any(name.endswith("/biased") for name in program.values) == (define is always_debiased)
     loaded = checkpoint.load(program.prefix, Request(outputs=program.outputs))
     x = feeds_for(loaded, Case(always_averaged))["x:0"]
     values = program.values
@@ -461,6 +469,23 @@ def test_averages_that_only_the_checkpoint_holds_are_found_by_their_names(
     trained = checkpoint.load(program.prefix, Request(outputs=program.outputs))
     feeds = feeds_for(loaded, Case(without_updates))
     agree(run_onnx(loaded, feeds), run_onnx(trained, feeds))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "reason"),
+    [
+        ({"/local_step": 0.0}, "was never updated: its count of updates is 0"),
+        ({"Squeeze_1/ExponentialMovingAverage": -1.0}, "holds a negative variance, -1"),
+        ({"Squeeze_1/ExponentialMovingAverage": float("nan")}, "holds values that are not finite"),
+        ({"Squeeze_1/ExponentialMovingAverage": 0.0}, "was never updated: all its values are 0"),
+    ],
+)
+def test_averages_that_cannot_be_meant_are_refused(tmp_path: Path, fixed: dict[str, float], reason: str) -> None:
+    program = write(tmp_path, always_debiased, fixed=fixed)
+    with pytest.raises(InferenceModeError) as caught:
+        checkpoint.load(program.prefix, Request(outputs=program.outputs))
+    name = "bn1/moments/Squeeze_1/ExponentialMovingAverage"
+    assert f"bn1/moments/variance: {name} {reason}" in str(caught.value).replace("bn1/bn1/", "bn1/")
 
 
 @pytest.mark.parametrize("form", ["checkpoint", "frozen"])
