@@ -6,19 +6,35 @@ TensorFlow would refuse can still be cut down and repaired.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from bnfold.errors import CorruptModelError
 from bnfold.frontends.tensorflow.guests import tensorflow
+from bnfold.frontends.tensorflow.nodes import (
+    Ref,
+    Value,
+    attribute,
+    const_node,
+    control_inputs,
+    data_inputs,
+    demand_arity,
+    demand_possible_sizes,
+    dtype_of,
+    is_variable,
+    node_of,
+    output_names,
+    ref_of,
+    small_value,
+    text_of,
+    value_of,
+)
 
 __all__ = [
     "Net",
     "Ref",
+    "Value",
     "attribute",
     "const_node",
     "control_inputs",
@@ -32,15 +48,6 @@ __all__ = [
     "value_of",
 ]
 
-Value = npt.NDArray[Any]
-
-Ref = tuple[str, int]
-"""A tensor: the name of its node, and which of the node's outputs it is."""
-
-_VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
-_MOST_ELEMENTS = 1 << 29
-_SMALL = 4096
-_TEXT = 7
 _NOTED = ("_class", "_output_shapes", "_xla_inferred_shapes", "_lower_using_switch_merge")
 _SCALARS_HAVE_SHAPES = 24
 """The version of graphs from which on an empty shape means a single number; before, it meant that nothing is known."""
@@ -80,10 +87,10 @@ class Net:
                 )
             nodes[node.name] = node
         for inner in [graph_def.node, *(function.node_def for function in graph_def.library.function)]:
-            _demand_possible_sizes(inner)
+            demand_possible_sizes(inner)
         library = {function.signature.name: function for function in graph_def.library.function}
         for node in graph_def.node:
-            _demand_arity(node, library)
+            demand_arity(node, library)
             for text in node.input:
                 if ref_of(text)[0] not in nodes:
                     raise CorruptModelError(
@@ -96,7 +103,7 @@ class Net:
                     node.attr["shape"].shape.unknown_rank = True
         for function in library.values():
             for node in function.node_def:
-                _demand_arity(node, library)
+                demand_arity(node, library)
         return cls(nodes, library, graph_def.versions)
 
     def copy(self) -> Net:
@@ -202,7 +209,7 @@ class Net:
             if any(ref in aliases for ref in data_inputs(node)):
                 copied = _copied(node)
                 copied.input[:] = [
-                    text if text.startswith("^") else _text(_resolved(ref_of(text), aliases)) for text in node.input
+                    text if text.startswith("^") else text_of(_resolved(ref_of(text), aliases)) for text in node.input
                 ]
                 changed[name] = copied
             else:
@@ -249,37 +256,6 @@ class Net:
         return sorted(found)
 
 
-def _demand_arity(node: Any, library: Mapping[str, Any]) -> None:
-    """Refuse a node that reads more or fewer tensors than its operation takes."""
-    if node.op in library:
-        return
-    definition = tensorflow("tensorflow.python.framework.op_def_registry").get(node.op)
-    if definition is None:
-        return
-    wanted = 0
-    for argument in definition.input_arg:
-        if argument.number_attr:
-            wanted += attribute(node, argument.number_attr).i
-        elif argument.type_list_attr:
-            wanted += len(attribute(node, argument.type_list_attr).list.type)
-        else:
-            wanted += 1
-    given = len(data_inputs(node))
-    if given != wanted:
-        raise CorruptModelError(
-            f"the node {node.name} reads {given} tensors, and {node.op} takes {wanted}",
-            hint="Get the file again: it is damaged.",
-        )
-
-
-def output_names(node: Any, library: Mapping[str, Any]) -> list[Any] | None:
-    """Return the definitions of an operation's output arguments; None where the operation is not known."""
-    if node.op in library:
-        return list(library[node.op].signature.output_arg)
-    definition = tensorflow("tensorflow.python.framework.op_def_registry").get(node.op)
-    return None if definition is None else list(definition.output_arg)
-
-
 def _repair(function: Any, library: Mapping[str, Any]) -> None:
     """Give a function's tensors the names that its operations give them.
 
@@ -305,23 +281,6 @@ def _repair(function: Any, library: Mapping[str, Any]) -> None:
         function.ret[key] = repaired(function.ret[key])
 
 
-def _demand_possible_sizes(nodes: Iterable[Any]) -> None:
-    """Refuse constants that would fill the memory: one number and a shape are enough to write such a one."""
-    for node in nodes:
-        if node.op == "Const" and (count := _count(node)) > _MOST_ELEMENTS:
-            raise CorruptModelError(
-                f"the constant {node.name} says that it holds {count} elements",
-                hint="Get the file again: it is damaged.",
-            )
-
-
-def _count(node: Any) -> int:
-    count = 1
-    for dimension in attribute(node, "value").tensor.tensor_shape.dim:
-        count *= max(dimension.size, 0)
-    return count
-
-
 def _copied(node: Any) -> Any:
     copied = type(node)()
     copied.CopyFrom(node)
@@ -333,102 +292,8 @@ def _resolved(ref: Ref, aliases: Mapping[Ref, Ref]) -> Ref:
     while ref in aliases:
         ref = aliases[ref]
         if ref in seen:
-            raise CorruptModelError(f"the tensor {_text(ref)} feeds itself", hint="Get the file again: it is damaged.")
+            raise CorruptModelError(
+                f"the tensor {text_of(ref)} feeds itself", hint="Get the file again: it is damaged."
+            )
         seen.add(ref)
     return ref
-
-
-def ref_of(text: str) -> Ref:
-    """Return the tensor that a node's input, or a user, names; of a control edge, its node with the port -1."""
-    if text.startswith("^"):
-        return text[1:], -1
-    name, colon, port = text.rpartition(":")
-    if colon and port.isdecimal() and len(port) < 10:
-        return name, int(port)
-    return text, 0
-
-
-def _text(ref: Ref) -> str:
-    return ref[0] if ref[1] == 0 else f"{ref[0]}:{ref[1]}"
-
-
-def data_inputs(node: Any) -> list[Ref]:
-    """Return the tensors that a node reads, without control edges."""
-    return [ref_of(text) for text in node.input if not text.startswith("^")]
-
-
-def control_inputs(node: Any) -> Iterator[str]:
-    """Yield the names of the nodes that a node waits for without reading them."""
-    for text in node.input:
-        if text.startswith("^"):
-            yield text[1:]
-
-
-def attribute(node: Any, name: str) -> Any:
-    """Return an attribute of a node, an empty one where it has none; reading a missing one directly would add it."""
-    if name in node.attr:
-        return node.attr[name]
-    return tensorflow().compat.v1.AttrValue()
-
-
-def node_of(op: str, name: str, inputs: Iterable[Ref], **types: int) -> Any:
-    """Return a new node, with attributes that are types: ``node_of("Identity", "y", [x], T=1)``."""
-    node = tensorflow().compat.v1.NodeDef(op=op, name=name)
-    node.input.extend(_text(ref) for ref in inputs)
-    for name_of_type, dtype in types.items():
-        node.attr[name_of_type].type = dtype
-    return node
-
-
-def const_node(name: str, value: Value, dtype: int | None = None) -> Any:
-    """Return a new ``Const`` node."""
-    tf = tensorflow()
-    wanted = tf.as_dtype(value.dtype if dtype is None else dtype).base_dtype
-    node = tf.compat.v1.NodeDef(op="Const", name=name)
-    node.attr["dtype"].type = wanted.as_datatype_enum
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, dtype=wanted))
-    return node
-
-
-def is_variable(node: Any) -> bool:
-    """Return whether a node is a variable: of references, or of a resource."""
-    return node.op in _VARIABLES
-
-
-def dtype_of(node: Any, port: int = 0) -> int:
-    """Return the element type of a node's output as TensorFlow's number, base types for references; 0: unknown."""
-    types: list[int] = []
-    for output in output_names(node, {}) or ():
-        if output.type_list_attr:
-            types.extend(attribute(node, output.type_list_attr).list.type)
-        else:
-            count = attribute(node, output.number_attr).i if output.number_attr else 1
-            one = output.type or attribute(node, output.type_attr).type
-            types.extend([one] * min(int(count), port + 1))
-    return int(types[port]) % 100 if port < len(types) else 0
-
-
-def value_of(node: Any) -> Value:
-    """Return the value of a ``Const``.
-
-    Raises:
-        CorruptModelError: If it does not hold what its shape says.
-    """
-    tf = tensorflow()
-    tensor = attribute(node, "value").tensor
-    try:
-        return np.asarray(tf.make_ndarray(tensor))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise CorruptModelError(
-            f"the constant {node.name} does not hold what its shape says: {error}",
-            hint="Get the file again: it is damaged.",
-        ) from error
-
-
-def small_value(node: Any) -> Value | None:
-    """Return the value of a ``Const`` that is no weight: at most 4096 elements. None otherwise, and for text."""
-    if node.op != "Const":
-        return None
-    if _count(node) > _SMALL or attribute(node, "dtype").type == _TEXT:
-        return None
-    return value_of(node)
