@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -41,7 +42,7 @@ class _Net:
         w = (self.rng.normal(size=(outputs, inputs, k, k)) / np.sqrt(inputs * k * k)).astype(np.float32)
         gamma, var = (self.rng.uniform(0.5, 1.5, size=outputs).astype(np.float32) for _ in range(2))
         beta, mean = (0.1 * self.rng.normal(size=outputs).astype(np.float32) for _ in range(2))
-        geometry = {"strides": [stride, stride], "pads": [k // 2] * 4}
+        geometry: dict[str, Any] = {"strides": [stride, stride], "pads": [k // 2] * 4}
         if self.folded:
             scale = gamma.astype(np.float64) / np.sqrt(var.astype(np.float64) + float(np.float32(1e-5)))
             names = [

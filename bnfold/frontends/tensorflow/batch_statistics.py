@@ -62,7 +62,7 @@ def _no_averages(missing: Sequence[str]) -> InferenceModeError:
     return InferenceModeError(
         f"{len(missing)} batch statistics have no moving average: {listed}"
         + (f"; and {more} more" if more > 0 else ""),
-        hint="Measure the statistics on samples of the training set: bnfold recalibrate, with --samples",
+        hint="Take the checkpoint, which holds the moving averages, or train with batch norms that keep them.",
     )
 
 

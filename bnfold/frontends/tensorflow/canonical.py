@@ -6,20 +6,24 @@ from one run to the next.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import onnx
 
 __all__ = ["make_canonical"]
 
+_DRAWING = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
 _INVENTED = re.compile(r"__\d+(?=:\d+$|$)")
 
 
 def make_canonical(model: onnx.ModelProto, known: Collection[str]) -> None:
     """Sort a model's nodes and initializers by the first use on the way to its outputs, and number the invented names.
 
-    What no output needs goes.
+    What no output needs goes, and what was invented twice is there once.
 
     Args:
         model: Changed in place.
@@ -27,6 +31,8 @@ def make_canonical(model: onnx.ModelProto, known: Collection[str]) -> None:
             invented on the way.
     """
     _sort(model.graph)
+    if _share(model.graph, known):
+        _sort(model.graph)
     ends = {value.name.partition(":")[0] for value in [*model.graph.input, *model.graph.output]}
     values = _numbered(list(_value_names(model.graph)), {*known, *ends})
     nodes = _numbered(list(_node_names(model.graph)), known)
@@ -62,6 +68,35 @@ def _sort(graph: onnx.GraphProto) -> None:
     _replace(graph.initializer, kept)
     # Shapes of inner values: whoever needs them infers them.
     del graph.value_info[:]
+
+
+def _share(graph: onnx.GraphProto, known: Collection[str]) -> bool:
+    """Let equal constants, and equal nodes of the main graph, be one where their names were invented."""
+    names: dict[str, str] = {}
+    first: dict[tuple[object, ...], Sequence[str]] = {}
+
+    def same(key: tuple[object, ...], written: Sequence[str]) -> None:
+        mine = first.setdefault(key, written)
+        if mine is not written and all(_is_invented(name, known) for name in written):
+            names.update(zip(written, mine, strict=True))
+
+    ends = {value.name for value in graph.output}
+    for initializer in graph.initializer:
+        content = onnx.TensorProto.FromString(initializer.SerializeToString())
+        content.ClearField("name")
+        if _is_invented(initializer.name, known):
+            same(("", hashlib.sha256(content.SerializeToString(deterministic=True)).digest()), [initializer.name])
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        if any(_subgraphs(node)) or node.op_type in _DRAWING or not ends.isdisjoint(node.output):
+            continue
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        same((node.domain, node.op_type, *node.input, None, *attributes), list(node.output))
+    return bool(names)
+
+
+def _is_invented(name: str, known: Collection[str]) -> bool:
+    return bool(_INVENTED.search(name)) and name.partition(":")[0] not in known
 
 
 def _replace(field: object, values: list[onnx.NodeProto] | list[onnx.TensorProto]) -> None:
@@ -108,7 +143,7 @@ def _node_names(graph: onnx.GraphProto) -> Iterator[str]:
 
 def _numbered(names: list[str], known: Collection[str]) -> dict[str, str]:
     """Return what each name becomes: itself, or where it was invented, its stem and a number in order of appearance."""
-    invented = {name for name in names if _INVENTED.search(name) and name.partition(":")[0] not in known}
+    invented = {name for name in names if _is_invented(name, known)}
     chosen = {name: name for name in names if name not in invented}
     taken = set(chosen) | set(known)
     counts: dict[str, int] = {}

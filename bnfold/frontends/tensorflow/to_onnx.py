@@ -130,6 +130,8 @@ def _steps() -> dict[str, Any]:
                 if folding is not None:
                     functions["Conv", "BatchNormalization"] = folding
 
+    # It keeps whichever of several equal nodes a Python set yields first; make_canonical does the same in an order.
+    del chosen["merge_duplication"]
     chosen["optimize_transpose"] = Transposes
     chosen["remove_back_to_back"] = BackToBack
     return chosen

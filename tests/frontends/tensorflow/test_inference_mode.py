@@ -501,8 +501,8 @@ def test_statistics_that_nobody_averaged_are_refused_with_their_names(
         f"3 batch statistics have no moving average: bn: {place} holds no moving mean for it; "
         f"again/variance: {place} holds no moving variance for it; again/mean: {place} holds no moving mean for it"
     )
-    assert (
-        caught.value.hint == "Measure the statistics on samples of the training set: bnfold recalibrate, with --samples"
+    assert caught.value.hint == (
+        "Take the checkpoint, which holds the moving averages, or train with batch norms that keep them."
     )
 
 
