@@ -159,7 +159,7 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
         yield "convert", _text(f"opset {report.before.opset}{_took(report, 'read')}")
     folded, total = report.folded, len(report.batch_norms)
     would = "can be folded" if report.command == "inspect" else ""
-    where = _where([step for batch_norm in folded for step in batch_norm.into])
+    where = _where([step for batch_norm in folded for step in _layers(batch_norm.into)])
     parts = [f"{len(folded)} of {_plural(total, 'batch norm')} {would}".rstrip() if total else "no BatchNormalization"]
     parts += [where] if where else []
     yield "fold", _text("   ".join(parts) + _took(report, "fold"))
@@ -167,7 +167,7 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
         # Batch norms that an exporter spelled out as Mul and Add arrive here.
         ops = Counter(affine.op_type for affine in report.affines)
         said = " and ".join(f"{count} constant {op}" for op, count in sorted(ops.items()))
-        where = _where([step for affine in report.affines for step in affine.into])
+        where = _where([step for affine in report.affines for step in _layers(affine.into)])
         yield "", _text("   ".join([f"{said} {would}".rstrip(), where]))
     if verbose:
         for batch_norm in folded:
@@ -289,6 +289,11 @@ def _table(report: Report, before: Measure, after: Measure) -> Table:
 def _where(steps: Sequence[Absorbed]) -> str:
     counts = Counter((step.op_type, "before" if step.side == "output" else "after") for step in steps)
     return " · ".join(f"{count} into {op} {place}" for (op, place), count in counts.most_common())
+
+
+def _layers(into: Sequence[Absorbed]) -> Sequence[Absorbed]:
+    """Return the layers that took a map in; an Add that took its shift belongs to the layer in front of it."""
+    return [step for step in into if step.rule != "add-output"] or into
 
 
 def _took(report: Report, step: str) -> str:
