@@ -7,7 +7,7 @@ verified, so the three places where it does so are taken out of its list of step
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -58,16 +58,20 @@ def to_onnx(
     tf = tensorflow()
     tfonnx = tf2onnx("tf2onnx.tfonnx")
     names = tf2onnx("tf2onnx.utils")
-    steps = tf2onnx("tf2onnx.optimizer")
     with _one_at_a_time, quiet():
         names.INTERNAL_NAME = 1
         try:
             with tf.Graph().as_default() as graph:
                 tf.import_graph_def(_inlined(graph_def, inputs, outputs), name="")
-                converted = tfonnx.process_tf_graph(
-                    graph, opset=opset, input_names=list(inputs), output_names=list(outputs), continue_on_error=False
+                converted = _simplified(
+                    lambda: tfonnx.process_tf_graph(
+                        graph,
+                        opset=opset,
+                        input_names=list(inputs),
+                        output_names=list(outputs),
+                        continue_on_error=False,
+                    )
                 )
-                converted = steps.optimize_graph(converted, catch_errors=True, optimizers=_steps())
                 model: onnx.ModelProto = converted.make_model("")
         except Exception as error:  # tf2onnx raises whatever its steps run into
             raise _refused(error, graph_def) from error
@@ -94,6 +98,20 @@ def _inlined(graph_def: Any, inputs: Sequence[str], outputs: Sequence[str]) -> A
     meta_graph.collection_def["train_op"].node_list.value.extend([*inputs, *outputs])
     with native_quiet():
         return optimizer.OptimizeGraph(config, meta_graph)
+
+
+def _simplified(convert: Callable[[], Any]) -> Any:
+    """Convert, and take tf2onnx's steps for a finished graph.
+
+    To go on behind a step that fails, tf2onnx copies the whole graph, weights included, in front of every step. So that
+    is asked for only where one has failed.
+    """
+    steps = tf2onnx("tf2onnx.optimizer")
+    converted = convert()
+    try:
+        return steps.optimize_graph(converted, catch_errors=False, optimizers=_steps())
+    except Exception:  # a step raises whatever it runs into
+        return steps.optimize_graph(convert(), catch_errors=True, optimizers=_steps())
 
 
 def _steps() -> dict[str, Any]:
