@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.house.tree import ROOT, pyproject
+from tests.house.tree import PACKAGES, ROOT, imports, modules, pyproject
 
 PIN = re.compile(
     r"^([a-z0-9._-]+)==(\S+)(?: ; ([^\\]+?))? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE
@@ -62,11 +63,27 @@ def test_extra_all_is_every_other_extra() -> None:
 def test_base_install_is_light() -> None:
     assert sorted(Requirement(line).name for line in pyproject()["project"]["dependencies"]) == [
         "click",
+        "ml-dtypes",
         "numpy",
         "onnx",
         "onnxruntime",
+        "protobuf",
         "rich",
     ]
+
+
+def test_every_library_that_is_imported_is_asked_for() -> None:
+    asked_for = {canonicalize_name(requirement.name) for requirement in _requirements()}
+    provided_by = packages_distributions()
+    missing = set()
+    for module in modules():
+        for imported in imports(module):
+            top = imported.name.partition(".")[0]
+            if top in sys.stdlib_module_names or top in PACKAGES:
+                continue
+            if not asked_for & {canonicalize_name(name) for name in provided_by.get(top, [top])}:
+                missing.add(f"{module.path} imports {top}")
+    assert missing == set()
 
 
 def test_wheel_holds_bnfold_and_nothing_else(tmp_path: Path) -> None:
