@@ -74,7 +74,7 @@ def served_from(store: str) -> list[str]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             told = f"BNFOLD_STORE={store}".encode() in (entry / "environ").read_bytes().split(b"\0")
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it ended meanwhile, or belongs to somebody else
         if told:
