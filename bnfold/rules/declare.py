@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bnfold.affine import Field, Linear, PerChannelAffine
+from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.view import NodeView
 from bnfold.rules.reasons import Reason, Refusal
 
-__all__ = ["Absorber", "Affine", "Carrier", "Direction", "Example", "Form", "Side", "Source"]
+__all__ = ["Absorber", "Affine", "Carried", "Carrier", "Direction", "Example", "Form", "Side", "Source"]
 
 
 class Side(StrEnum):
@@ -78,20 +79,51 @@ class Source:
     examples: tuple[Example, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Carried:
+    """What becomes of a map on the other side of a node.
+
+    Attributes:
+        fields: The map that each input (travelling backward) or output (forward) takes, by position; with as many axes
+            as that value. A position that is left out takes nothing. A constant input that is named here is rewritten.
+        constants: New values of constant inputs that change in another way, by position, in float64. A position that
+            the node does not have yet is one that ``becomes`` gives it.
+        becomes: The operation that the node turns into where it can keep its own no longer, as ``Relu`` into ``Max``:
+            one that reads the same data input and the ``constants``, and has no attributes.
+    """
+
+    fields: Mapping[int, Field]
+    constants: Mapping[int, Float64Array] = field(default_factory=dict)
+    becomes: str = ""
+
+
+Back = Callable[[NodeView, int, Field], Carried | tuple[Carried, ...] | Refusal]
+Forth = Callable[[NodeView, Mapping[int, Field]], Carried | Refusal]
+
+
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """A node through which an affine map may travel unchanged in kind.
+    """A node through which an affine map may travel.
+
+    A map travels as two: its pure scale (``shift`` zero) and its pure shift (``scale`` one), each by itself. A carrier is
+    never asked about both at once.
 
     Attributes:
         op_type: The operation.
         algebra: What becomes of the map, in one line.
-        carry: The field on one side to the field on the other, or a refusal.
+        backward: ``(node, position, field)``: the field stands behind the output at ``position``, whose other readers
+            are none. Returns what every input takes in its place. A shift often may go into any one of several inputs:
+            then a tuple of alternatives.
+        forward: ``(node, fields)``: for each input position that carries one, the field that has to be applied to what
+            the input will hold to get what it held: ``old = field(new)``. Inputs that are left out are unchanged.
+            Returns the same for every output that changes.
         examples: Folding ones and refusing ones.
     """
 
     op_type: str
     algebra: str
-    carry: Callable[[NodeView, Field, Direction], Field | Refusal]
+    backward: Back
+    forward: Forth
     examples: tuple[Example, ...] = ()
 
 
