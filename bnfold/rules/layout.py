@@ -10,7 +10,7 @@ from bnfold.affine import Field
 from bnfold.graph.channels import regroup
 from bnfold.graph.shapes import Dimension, Shape
 from bnfold.graph.view import NodeView
-from bnfold.rules.declare import Carrier, Direction, Example
+from bnfold.rules.declare import Back, Carried, Carrier, Direction, Example, Forth
 from bnfold.rules.reasons import Reason, Refusal
 
 __all__ = ["CARRIERS"]
@@ -19,6 +19,26 @@ _LARGEST_FIELD = 1 << 22
 """A field is never laid out over more elements than this."""
 
 Carry = Callable[[NodeView, Field, Direction], Field | Refusal]
+
+
+def _backward(carry: Carry) -> Back:
+    def backward(node: NodeView, position: int, field: Field) -> Carried | Refusal:
+        if position != 0:
+            return Refusal(Reason.NO_RULE, f"it stands behind output {position} of {node.name}")
+        carried = carry(node, field, Direction.BACKWARD)
+        return carried if isinstance(carried, Refusal) else Carried({0: carried})
+
+    return backward
+
+
+def _forward(carry: Carry) -> Forth:
+    def forward(node: NodeView, fields: Mapping[int, Field]) -> Carried | Refusal:
+        if set(fields) != {0}:
+            return Refusal(Reason.NO_RULE, f"{node.name} does not read it as its value")
+        carried = carry(node, fields[0], Direction.FORWARD)
+        return carried if isinstance(carried, Refusal) else Carried({0: carried})
+
+    return forward
 
 
 def _unchanged(_node: NodeView, field: Field, _direction: Direction) -> Field | Refusal:
@@ -163,7 +183,8 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Identity",
             "(s, o) on both sides",
-            _unchanged,
+            _backward(_unchanged),
+            _forward(_unchanged),
             (
                 Example(
                     "between a convolution and its batch norm",
@@ -186,7 +207,8 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Dropout",
             "(s, o) on both sides: in inference mode it is the identity",
-            _dropout,
+            _backward(_dropout),
+            _forward(_dropout),
             (
                 Example(
                     "between a batch norm and a dense layer",
@@ -208,7 +230,8 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Transpose",
             "the field's axes are permuted as the value's",
-            _transpose,
+            _backward(_transpose),
+            _forward(_transpose),
             (
                 Example(
                     "channels last and back",
@@ -239,7 +262,8 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Reshape",
             "the field is reshaped group by group of axes; each group must hold the channel whole",
-            _reshape,
+            _backward(_reshape),
+            _forward(_reshape),
             (
                 Example(
                     "tokens folded into the batch",
@@ -285,7 +309,8 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Flatten",
             "as Reshape to two axes",
-            _flatten,
+            _backward(_flatten),
+            _forward(_flatten),
             (
                 Example(
                     "between a batch norm and a dense layer",
@@ -307,7 +332,8 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Squeeze",
             "axes of size 1 leave the field",
-            _squeeze,
+            _backward(_squeeze),
+            _forward(_squeeze),
             (
                 Example(
                     "a convolution over one row",
@@ -331,7 +357,8 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Unsqueeze",
             "axes of size 1 join the field",
-            _unsqueeze,
+            _backward(_unsqueeze),
+            _forward(_unsqueeze),
             (
                 Example(
                     "a dense layer, then a batch norm on images of one pixel",
