@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from bnfold.affine.per_channel import Float64Array
 
 __all__ = ["Linear"]
@@ -19,17 +22,20 @@ class Linear:
     Attributes:
         weight: The constant operand, in the layout of the node's own op.
         bias: What is added to each output, in units of the output; zeros where the node has none. The shape is the
-            op's: ``(C_out,)`` for convolutions, two axes for ``Gemm`` and ``MatMul``.
-        attributes: The node's attributes with the op's defaults filled in.
+            op's: ``(C_out,)`` for convolutions, two axes for ``Gemm``; where the op has no bias, any that broadcasts.
+        attributes: The node's attributes with the op's defaults filled in. A rule may change them.
         weight_input: Which of the node's inputs the weight is: 1, or 0 for a matrix product with its constant left.
-        spatial: Sizes of the data input behind the channel axis, where they are known.
+        data_shape: Sizes of the data input, None where one is not known; empty where no rule of the op asks for them.
+        constants: Further constant inputs that a rule reads, by position, floats as float64 and all others as they are
+            stored. A rule may change them.
     """
 
     weight: Float64Array
     bias: Float64Array
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     weight_input: int = 1
-    spatial: tuple[int | None, ...] = ()
+    data_shape: tuple[int | None, ...] = ()
+    constants: Mapping[int, npt.NDArray[np.generic]] = field(default_factory=dict)
 
     def ints(self, name: str) -> tuple[int, ...]:
         """Return an attribute as integers; a lone integer is a tuple of one. Empty if the node has none.

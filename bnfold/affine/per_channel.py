@@ -21,6 +21,8 @@ class PerChannelAffine:
     Attributes:
         scale: Shape ``(C,)``, float64, finite.
         shift: Shape ``(C,)``, float64, finite, in units of y.
+        sizes: How the channels are laid out, in row-major order, where they run along several axes of a layer's
+            weights: one size an axis. None where they run along one.
 
     Raises:
         ValueError: If the two are not finite vectors of one length.
@@ -28,8 +30,10 @@ class PerChannelAffine:
 
     scale: Float64Array
     shift: Float64Array
+    sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        assert self.sizes is None or np.prod(self.sizes, dtype=np.int64) == self.scale.size
         if self.scale.ndim != 1 or self.scale.shape != self.shift.shape:
             raise ValueError(
                 f"scale and shift must be vectors of one length, not {self.scale.shape}, {self.shift.shape}"
@@ -75,6 +79,12 @@ class PerChannelAffine:
     def channels(self) -> int:
         """The number of channels, C."""
         return int(self.scale.shape[0])
+
+    def laid_over(self, axes: int) -> tuple[Float64Array, Float64Array]:
+        """Return scale and shift with so many axes each, of size 1 where they do not vary; one axis is the last."""
+        sizes = (*(1,) * (axes - 1), self.channels) if self.sizes is None else self.sizes
+        sizes = sizes if axes else ()
+        return self.scale.reshape(sizes), self.shift.reshape(sizes)
 
     def after(self, first: PerChannelAffine) -> PerChannelAffine:
         """Return the map that applies ``first`` and then this one.

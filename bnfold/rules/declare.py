@@ -38,12 +38,14 @@ class Example:
             ``var`` are positive.
         refused: The reason with which the rule keeps the affine; None where it folds.
         stays: How many other affines stay in it, by algebra.
+        opset: The version of the standard operator set that it is written in.
     """
 
     title: str
     graph: str
     refused: Reason | None = None
     stays: int = 0
+    opset: int = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +141,11 @@ class Form:
         channels: How many channels there are along it.
         output_axis: Axis of the *weight* that belongs to one output channel, for judging its rounding.
         fan_in: How many products an output element sums up at most.
+        axes: Every axis of the value that the weight varies along, ``axis`` last, where the rule knows of several: the
+            map that it takes in is then laid out over them. None where it knows of one. Empty where there is none, so
+            that only a map that is the same everywhere can be taken in.
+        sizes: The weight's size along each of ``axes``.
+        rank: How many axes the output has, where a shift takes an Add behind it.
     """
 
     data: int
@@ -148,6 +155,39 @@ class Form:
     channels: int
     output_axis: int
     fan_in: int
+    axes: tuple[int, ...] | None = None
+    sizes: tuple[int, ...] = ()
+    rank: int | None = None
+
+    def affine(self, field: Field, name: str) -> PerChannelAffine | Refusal:
+        """Return what the layer would have to take in, as it is laid out over the layer's weights.
+
+        Args:
+            field: The map, over the axes of the value on the absorbing side.
+            name: The layer's name.
+        """
+        axes, sizes = ((self.axis,), (self.channels,)) if self.axes is None else (self.axes, self.sizes)
+        beyond = [axis for axis in axes if not -field.rank <= axis < field.rank]
+        if beyond:
+            return Refusal(Reason.WRONG_AXIS, f"it has {field.rank} axes, and {name} wants axis {beyond[0]}")
+        places = [axis % field.rank for axis in axes]
+        if any(axis not in places for axis in field.axes()):
+            own = f"are axis {places[0]}" if len(places) == 1 else f"run along axes {sorted(places)}"
+            return Refusal(
+                Reason.WRONG_AXIS, f"it varies along axes {list(field.axes())}; the channels of {name} {own}"
+            )
+        for place, size in zip(places, sizes, strict=True):
+            if size < 1 or field.shape[place] not in (1, size):
+                detail = f"it has {field.shape[place]} channels, and {name} has {size}"
+                return Refusal(Reason.CHANNEL_MISMATCH, detail)
+        if self.axes is None:
+            along = field.along(self.axis, self.channels)
+            assert along is not None
+            return along
+        laid = tuple(field.shape[place] for place in places)
+        order = (*places, *(axis for axis in range(field.rank) if axis not in places))
+        scale, shift = (part.transpose(order).reshape(-1) for part in (field.scale, field.shift))
+        return PerChannelAffine(scale, shift, laid)
 
 
 @dataclass(frozen=True, slots=True)
