@@ -92,6 +92,10 @@ class Field:
         """Return the field that multiplies as this one does and adds nothing."""
         return Field.of(self.scale, np.zeros_like(self.scale))
 
+    def shift_only(self) -> Field:
+        """Return the field that adds what this one adds and multiplies by nothing."""
+        return Field.of(np.ones_like(self.scale), self.shift)
+
     def transposed(self, perm: tuple[int, ...]) -> Field:
         """Return the field of the transposed value."""
         return Field(self.scale.transpose(perm), self.shift.transpose(perm))

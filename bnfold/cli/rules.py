@@ -35,7 +35,7 @@ class Row:
 
 def rows() -> tuple[Row, ...]:
     """Return every rule: sources first, then carriers, then absorbers."""
-    from bnfold.fold.draft import SHIFT_RULE
+    from bnfold.fold.step import SHIFT_RULE
     from bnfold.rules import RULES
 
     sources = [Row(name.lower(), "source", name, rule.algebra) for name, rule in RULES.sources.items()]

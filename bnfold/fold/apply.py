@@ -68,7 +68,7 @@ def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES) -> Folded:
         draft = Draft(view, rules, taken)
         deque(draft.read_sources(plan.keep), maxlen=0)
         for fold in folds:
-            draft.take(fold.index, fold.direction, fold.steps)
+            draft.take(fold.index, fold.direction, fold.steps, fold.rest)
         _Writer(draft, _graph_at(folded.graph, view.path), model.ir_version).write()
         regions.extend(regions_of(draft, folds))
     return Folded(folded, tuple(regions))
@@ -95,8 +95,13 @@ class _Writer:
         for index, taken in sorted(self.draft.taken_in.items()):
             if index not in self.draft.gone and taken:
                 self._write_linear(index, taken[0][0])
-        for index, field in sorted(self.draft.shifts.items()):
-            self._write_shift(index, field)
+        for index, field in sorted(self.draft.own.items()):
+            self._write_own(index, field)
+        for index, constants in sorted(self.draft.constants.items()):
+            for position, array in sorted(constants.items()):
+                self._write_constant(index, position, array)
+        for index in sorted(self.draft.becomes):
+            self.loose += [name for name in self.draft.view.graph.node[index].input if name]
         for index in sorted(self.draft.gone):
             if index < len(self.draft.view):
                 self.loose += [name for name in self.draft.view.graph.node[index].input if name]
@@ -124,27 +129,30 @@ class _Writer:
         wanted = names[form.bias] if had_bias else f"{names[form.weight]}_bias"
         self._replace(index, form.bias, _rounded(bias, dtype, -1), wanted)
 
-    def _write_shift(self, index: int, field: Field) -> None:
-        node = self.draft.view.graph.node[index] if index < len(self.draft.view) else None
-        if node is None:
-            value, position = self.wiring.outputs[index][0], 1
-            dtype = self._type_behind(index)
-        else:
-            position = 1 - self.draft.affines[index].data_input
-            value = node.input[position]
-            dtype = helper.tensor_dtype_to_np_dtype(self.draft.view.type(value).element)
-        shift = -field.shift if node is not None and node.op_type == "Sub" else field.shift
-        shape = shift.shape
+    def _write_own(self, index: int, field: Field) -> None:
+        """Write the constant of an Add, Sub or Mul."""
+        op_type = self.draft.op_type(index)
+        constant = field.scale if op_type == "Mul" else -field.shift if op_type == "Sub" else field.shift
+        shape = constant.shape
         while len(shape) > 1 and shape[0] == 1:
             shape = shape[1:]
-        self._replace(index, position, _rounded(shift.reshape(shape), dtype, -1), value if node else f"{value}_shift")
+        dtype = self.draft.own_dtype(index)
+        assert dtype is not None
+        fresh = index >= len(self.draft.view) or index in self.draft.becomes
+        if fresh:
+            position, wanted = 1, f"{self.wiring.outputs[index][0]}_shift"
+        else:
+            position = 1 - self.draft.affines[index].data_input
+            wanted = self.draft.view.graph.node[index].input[position]
+        self._replace(index, position, _rounded(constant.reshape(shape), dtype, -1), wanted)
 
-    def _type_behind(self, index: int) -> npt.DTypeLike:
-        """Return the type of the layer in front of an inserted Add."""
-        producer = self.wiring.producers[self.wiring.reads(index)[0]]
-        form = self.draft.taken_in[producer][0][0].form(self.draft.view.node(producer))
-        assert isinstance(form, Form)
-        return stored_dtype(self.draft.view.node(producer), form)
+    def _write_constant(self, index: int, position: int, array: npt.NDArray[np.float64]) -> None:
+        names = self.draft.view.graph.node[index].input
+        dtype = self.draft.dtype_of(index, position)
+        assert dtype is not None
+        given = position < len(names) and bool(names[position])
+        wanted = names[position] if given else f"{self.wiring.outputs[index][0]}_constant"
+        self._replace(index, position, _rounded(array, dtype, -1), wanted)
 
     def _replace(self, index: int, position: int, array: npt.NDArray[np.generic], wanted: str) -> None:
         """Let a node read a new constant; layers that shared one and fold alike go on sharing."""
@@ -191,6 +199,10 @@ class _Writer:
                 copy = NodeProto()
                 copy.CopyFrom(node)
                 _set_names(copy, reads, self.wiring.outputs[index])
+                if index in self.draft.becomes:
+                    copy.op_type = self.draft.becomes[index]
+                    copy.domain = ""
+                    del copy.attribute[:]
                 if index in self.betas:
                     _set_beta(copy, self.betas[index], self.draft.view.opset)
                 nodes.append(copy)

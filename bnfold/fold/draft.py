@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from onnx import helper
 
 from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
-from bnfold.fold.linear_nodes import read_linear, stored_dtype
+from bnfold.fold.linear_nodes import FLOATING, read_linear, stored_dtype
+from bnfold.fold.step import Step
 from bnfold.graph.shapes import subgraphs
+from bnfold.graph.view import NodeView
 from bnfold.graph.wiring import Wiring
-from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules, Side
+from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from onnx import GraphProto, ModelProto
 
-    from bnfold.graph.view import GraphView, NodeView
+    from bnfold.affine.per_channel import Float64Array
+    from bnfold.graph.constants import Constant
+    from bnfold.graph.shapes import Shape
+    from bnfold.graph.view import GraphView
 
-__all__ = ["Draft", "Step", "names_in_use"]
-
-SHIFT_RULE = "add-output"
-"""The rule by which a constant Add takes a shift in and lets the scale pass: s·(x + c) + o = s·x + (s·c + o)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One layer that takes a map in, or takes its part of it.
-
-    Attributes:
-        node: The layer's name.
-        op_type: Its operation.
-        rule: The id of the rule.
-        side: On which side of the layer the map stood.
-        index: The layer's place among the graph's nodes.
-        affine: What a linear layer takes in; None for a constant Add.
-        shift: The new constant of an Add, as a field; None for a linear layer.
-    """
-
-    node: str
-    op_type: str
-    rule: str
-    side: Side
-    index: int
-    affine: PerChannelAffine | None = None
-    shift: Field | None = None
+__all__ = ["Draft", "names_in_use"]
 
 
 def names_in_use(model: ModelProto) -> set[str]:
@@ -69,6 +49,47 @@ def names_in_use(model: ModelProto) -> set[str]:
     return names
 
 
+@dataclass(frozen=True, slots=True)
+class ChangedNode(NodeView):
+    """A node some of whose constants are not what they are in the model any more.
+
+    Attributes:
+        constants: The new ones, by input.
+        now: Its operation.
+    """
+
+    constants: Mapping[int, Float64Array] = field(default_factory=dict)
+    now: str = ""
+
+    @property
+    def op_type(self) -> str:
+        """What the node has turned into."""
+        return self.now
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """Its attributes; a node that has turned into something else has none."""
+        return {} if self.now != self.proto.op_type else self.view.attributes(self.index)
+
+    def has_input(self, position: int) -> bool:
+        """Whether an optional input is given."""
+        return position in self.constants or NodeView.has_input(self, position)
+
+    def is_constant(self, position: int) -> bool:
+        """Whether an input is the same in every run."""
+        return position in self.constants or NodeView.is_constant(self, position)
+
+    def constant(self, position: int) -> Constant | None:
+        """Return an input that is constant, floats as float64."""
+        changed = self.constants.get(position)
+        return NodeView.constant(self, position) if changed is None else changed
+
+    def shape(self, position: int) -> Shape | None:
+        """Return the shape of an input."""
+        changed = self.constants.get(position)
+        return NodeView.shape(self, position) if changed is None else changed.shape
+
+
 class Draft:
     """What a plan knows of one graph so far. Replaying a plan's folds on a new draft leads to the same state.
 
@@ -80,7 +101,9 @@ class Draft:
         fixed: Nodes that must stay as they are.
         gone: Nodes whose map is folded.
         taken_in: For each linear node what it has taken in, in order.
-        shifts: For each Add whose constant changed, or that was inserted, its shift.
+        own: For each constant Add or Mul whose constant changed, or that was inserted, its map.
+        constants: New constants of carriers, by index and input.
+        becomes: What nodes turn into, by index.
         add_behind: For each layer without a bias the Add behind it that has its shift.
     """
 
@@ -91,7 +114,9 @@ class Draft:
         self.fixed: set[int] = set()
         self.gone: set[int] = set()
         self.taken_in: dict[int, list[tuple[Absorber, PerChannelAffine]]] = defaultdict(list)
-        self.shifts: dict[int, Field] = {}
+        self.own: dict[int, Field] = {}
+        self.constants: dict[int, dict[int, Float64Array]] = {}
+        self.becomes: dict[int, str] = {}
         self.add_behind: dict[int, int] = {}
         self._latest: tuple[int, int, Linear] | None = None
         self._tried: tuple[int, int, PerChannelAffine, Form, Linear] | None = None
@@ -116,8 +141,23 @@ class Draft:
             yield index, reading
 
     def op_type(self, index: int) -> str:
-        """Return the operation of a node; a node that folding inserted is an Add."""
+        """Return the operation of a node as it would be; a node that folding inserted is an Add."""
+        if index in self.becomes:
+            return self.becomes[index]
         return self.view.node(index).op_type if index < len(self.view) else "Add"
+
+    def node(self, index: int, constants: Mapping[int, Float64Array] | None = None, becomes: str = "") -> NodeView:
+        """Return the view of a node of the graph as it would be, with further changes of its constants."""
+        node = self.view.node(index)
+        changed = {**self.constants.get(index, {}), **(constants or {})}
+        now = becomes or self.op_type(index)
+        if not changed and now == node.op_type:
+            return node
+        return ChangedNode(node.view, index, node.proto, changed, now)
+
+    def order(self, index: int) -> float:
+        """Return a number that grows from producers to consumers, for inserted nodes too."""
+        return self.wiring.places.get(index, float(index))
 
     def name(self, index: int) -> str:
         """Return the name of a node."""
@@ -125,10 +165,12 @@ class Draft:
 
     # What a layer can take in.
 
-    def absorb(self, index: int, absorber: Absorber, field: Field, at: int | None = None) -> Step | Refusal:
-        """Try whether a layer can take in a field, on real weights, and say how; ``at`` is the input it comes by."""
+    def reach(self, index: int, absorber: Absorber, field: Field, at: int | None) -> PerChannelAffine | Refusal:
+        """Tell what a layer would have to take in, without a look at its weights; ``at`` is the input it comes by."""
         if index in self.fixed:
             return Refusal(Reason.KEPT_ON_REQUEST, f"{self.name(index)} is to stay as it is")
+        if index in self.becomes:
+            return Refusal(Reason.NO_RULE, f"{self.name(index)} has become {self.becomes[index]}")
         node = self.view.node(index)
         form = absorber.form(node)
         if isinstance(form, Refusal):
@@ -136,8 +178,16 @@ class Draft:
         if at is not None and at != form.data:
             return Refusal(Reason.DYNAMIC_WEIGHT, f"{node.name} has the value as its weight or bias")
         affine = field.along(form.axis, form.channels)
-        if affine is None:
-            return _misplaced(node, field, form)
+        return _misplaced(node, field, form) if affine is None else affine
+
+    def absorb(self, index: int, absorber: Absorber, field: Field, at: int | None = None) -> Step | Refusal:
+        """Try whether a layer can take in a field, on real weights, and say how; ``at`` is the input it comes by."""
+        affine = self.reach(index, absorber, field, at)
+        if isinstance(affine, Refusal):
+            return affine
+        node = self.view.node(index)
+        form = absorber.form(node)
+        assert isinstance(form, Form)
         linear = self.linear(index, form)
         if isinstance(linear, Refusal):
             return linear
@@ -152,6 +202,54 @@ class Draft:
         self._tried = (index, len(self.taken_in.get(index, ())), affine, form, changed)
         return Step(node.name, node.op_type, absorber.id, absorber.side, index, affine=affine)
 
+    def storable(self, index: int, own: Field) -> Refusal | None:
+        """Tell why a constant Add or Mul cannot have another constant."""
+        if index in self.fixed:
+            return Refusal(Reason.KEPT_ON_REQUEST, f"{self.name(index)} is to stay as it is")
+        return self._unstorable(index, own.shift if self.is_shift(index) else own.scale, self.own_dtype(index))
+
+    def storable_shift(self, index: int, shift: Field) -> Refusal | None:
+        """Tell why a batch norm cannot become an Add of a shift."""
+        if self.view.opset < 7:
+            return Refusal(Reason.NO_GAIN, f"the Add of opset {self.view.opset} aligns otherwise")
+        return self._unstorable(index, shift.shift, self.dtype_of(index, self.affines[index].data_input))
+
+    def storable_constants(self, index: int, constants: Mapping[int, Float64Array]) -> Refusal | None:
+        """Tell why a carrier cannot have other constants."""
+        if index in self.fixed:
+            return Refusal(Reason.KEPT_ON_REQUEST, f"{self.name(index)} is to stay as it is")
+        refusals = (
+            self._unstorable(index, array, self.dtype_of(index, position)) for position, array in constants.items()
+        )
+        return next((refusal for refusal in refusals if refusal is not None), None)
+
+    def _unstorable(self, index: int, array: Float64Array, dtype: npt.DTypeLike | None) -> Refusal | None:
+        if dtype is None or np.dtype(dtype).name not in FLOATING:
+            return Refusal(Reason.UNKNOWN_SHAPE, f"the type of the constants of {self.name(index)} is not known")
+        stored = round_to(array, dtype, -1)
+        if isinstance(stored, Unstorable):
+            return Refusal(Reason.OUT_OF_RANGE, f"{self.name(index)}: {stored.detail}")
+        return None
+
+    def dtype_of(self, index: int, position: int) -> npt.DTypeLike | None:
+        """Return the type of an input of a node; one that the node does not have yet is of the type of its first."""
+        names = self.view.graph.node[index].input
+        given = position < len(names) and bool(names[position])
+        known = self.view.type(names[position if given else 0]).element
+        if not known and not given:
+            known = self.view.type(self.view.graph.node[index].output[0]).element
+        return helper.tensor_dtype_to_np_dtype(known) if known else None
+
+    def own_dtype(self, index: int) -> npt.DTypeLike | None:
+        """Return the type of the constant of a constant Add or Mul."""
+        if index < len(self.view):
+            affine = self.affines[index]
+            return self.dtype_of(index, affine.data_input if index in self.becomes else 1 - affine.data_input)
+        producer = self.wiring.producers[self.wiring.reads(index)[0]]
+        form = self.taken_in[producer][0][0].form(self.view.node(producer))
+        assert isinstance(form, Form)
+        return stored_dtype(self.view.node(producer), form)
+
     def needs_new_add(self, step: Step, subject: int) -> bool:
         """Tell whether a step, in place of the node ``subject``, puts a new Add behind a layer that has no bias."""
         if step.affine is None:
@@ -160,6 +258,11 @@ class Draft:
         if form.bias is not None or not np.any(changed.bias):
             return False
         return self._add_behind(step.index, changed.bias) in (None, subject)
+
+    def has_room(self, index: int, absorber: Absorber) -> bool:
+        """Tell whether a layer can take in a shift without a new Add behind it."""
+        form = absorber.form(self.view.node(index))
+        return isinstance(form, Form) and (form.bias is not None or self._add_behind(index, np.ones(1)) is not None)
 
     def linear(self, index: int, form: Form) -> Linear | Refusal:
         """Return a layer's weights with all that it has taken in so far."""
@@ -203,20 +306,32 @@ class Draft:
 
     # Taking in.
 
-    def take(self, index: int, direction: Direction, steps: Sequence[Step]) -> None:
-        """Fold an affine map: let the layers take it in, and remove its node."""
+    def take(self, index: int, direction: Direction, steps: Sequence[Step], rest: Field | None = None) -> None:
+        """Fold an affine map: let the layers take it in, and remove its node, or leave an Add with ``rest`` of it."""
         for step in steps:
-            if step.shift is not None:
-                self._set_shift(step.index, step.shift)
+            if step.own is not None:
+                self._set_own(step.index, step.own)
+            if step.constants:
+                self.constants.setdefault(step.index, {}).update(step.constants)
+            if step.becomes:
+                self.becomes[step.index] = step.becomes
+                self.wiring.keep_inputs(step.index, 1)
+            if step.constants and step.index in self.affines:
+                self._read_again(step.index)
         data_input = self.affines[index].data_input
-        del self.affines[index]
-        self.shifts.pop(index, None)
         self.taken_in.pop(index, None)
-        self.gone.add(index)
-        if direction is Direction.BACKWARD:
-            self.wiring.drop_behind(index, data_input)
+        if rest is None:
+            del self.affines[index]
+            self.own.pop(index, None)
+            self.gone.add(index)
+            if direction is Direction.BACKWARD:
+                self.wiring.drop_behind(index, data_input)
+            else:
+                self.wiring.drop_before(index, data_input)
         else:
-            self.wiring.drop_before(index, data_input)
+            self.becomes[index] = "Add"
+            self.wiring.keep_inputs(index, 1)
+            self._set_own(index, rest)
         for step in steps:
             if step.affine is not None:
                 self._take_in(step)
@@ -251,12 +366,12 @@ class Draft:
             rank = max(len(node.shape(position) or ()) for position in range(2))
             field = Field.of(np.ones((1,) * rank), shift.reshape((1,) * (rank - shift.ndim) + shift.shape))
             self.affines[number] = Affine(0, field)
-            self.shifts[number] = field
+            self.own[number] = field
             return
         self.add_behind[index] = behind
         field = self.affines[behind].field
         wide = shift.reshape((1,) * (field.rank - shift.ndim) + shift.shape)
-        self._set_shift(behind, Field.of(np.ones_like(field.scale), np.asarray(field.shift + wide)))
+        self._set_own(behind, Field.of(np.ones_like(field.scale), np.asarray(field.shift + wide)))
 
     def _add_behind(self, index: int, shift: npt.NDArray[np.float64]) -> int | None:
         value = self.wiring.outputs[index][0]
@@ -276,9 +391,22 @@ class Draft:
             return False
         return self.op_type(index) == "Add" or (self.op_type(index) == "Sub" and affine.data_input == 0)
 
-    def _set_shift(self, index: int, field: Field) -> None:
+    def _read_again(self, index: int) -> None:
+        """Read a constant affine whose constant a map has changed on its way."""
+        reading = self.rules.sources[self.op_type(index)].read(self.node(index))
+        if isinstance(reading, Affine):
+            self.affines[index] = reading
+        else:
+            del self.affines[index]
+
+    def is_factor(self, index: int) -> bool:
+        """Tell whether a node multiplies by a constant and does nothing else, and the constant may become another."""
+        affine = self.affines.get(index)
+        return affine is not None and not affine.assumed and self.view.opset >= 7 and self.op_type(index) == "Mul"
+
+    def _set_own(self, index: int, field: Field) -> None:
         self.affines[index] = replace(self.affines[index], field=field)
-        self.shifts[index] = field
+        self.own[index] = field
 
 
 def _matches(node: NodeView, patterns: Collection[str]) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bnfold.fold.draft import Draft, Step, names_in_use
-from bnfold.fold.walk import toward_consumers, toward_producer
+from bnfold.fold.backward import toward_producer
+from bnfold.fold.draft import Draft, names_in_use
+from bnfold.fold.forward import toward_consumers
+from bnfold.fold.stage import STAGES, Stage
+from bnfold.fold.step import Step
 from bnfold.graph.view import NodeView, views
 from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules
 
@@ -51,6 +54,8 @@ class Fold:
         path: Nodes that it passes through unchanged, by index.
         graph: Where in the model it happens.
         index: The subject's place among the graph's nodes.
+        form: What is left of it: nothing (empty), or the name of the stage that folded it.
+        rest: The shift that stays as an Add in its place; None where nothing stays.
     """
 
     subject: Subject
@@ -59,6 +64,8 @@ class Fold:
     path: tuple[int, ...]
     graph: GraphPath
     index: int
+    form: str = ""
+    rest: Field | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ class FoldPlan:
 
 
 _SPECIFICITY = {reason: rank for rank, reason in enumerate(Reason)}
-_MOST_ROUNDS = 8
+_MOST_ROUNDS = 24
 
 
 def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES) -> FoldPlan:
@@ -122,13 +129,13 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES)
             if isinstance(reading, Refusal):
                 refusals[index] = [reading]
         for _round in range(_MOST_ROUNDS):
-            # A new Add in the place of a batch norm is the last resort: first everything that leaves nothing behind.
-            found = _sweep(draft, subjects, refusals, may_add=False) or _sweep(draft, subjects, refusals, may_add=True)
+            # What leaves something behind is a last resort: after it, all that leaves nothing is tried again.
+            found = next((found for stage in STAGES if (found := _sweep(draft, subjects, refusals, stage))), [])
             if not found:
                 break
             folds.extend(found)
         for index, subject in sorted(subjects.items()):
-            if index in draft.gone:
+            if index in draft.gone or (subject.op_type == BATCH_NORM and draft.op_type(index) != BATCH_NORM):
                 continue
             reasons = sorted(refusals.get(index, []), key=lambda refusal: _SPECIFICITY[refusal.reason])
             row = Kept(subject, reasons[0], tuple(r for r in reasons[1:] if r.reason is not reasons[0].reason))
@@ -137,23 +144,24 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES)
     return FoldPlan(tuple(folds), tuple(kept), tuple(plain), tuple(keep))
 
 
-def _sweep(
-    draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[Refusal]], *, may_add: bool
-) -> list[Fold]:
+def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[Refusal]], stage: Stage) -> list[Fold]:
     """Try every affine once: backward in the order of the graph, what is left forward in the opposite order."""
     found = []
     for direction in Direction:
         backward = direction is Direction.BACKWARD
         walk = toward_producer if backward else toward_consumers
-        for index in sorted(draft.affines, reverse=not backward):
-            route = walk(draft, index, may_add=may_add)
+        for index in sorted(draft.affines, key=draft.order, reverse=not backward):
+            route = walk(draft, index, stage)
             if isinstance(route, Refusal):
-                refusals.setdefault(index, []).append(route)
-                refusals[index] = refusals[index][-2:]
+                if stage is STAGES[0]:
+                    refusals.setdefault(index, []).append(route)
+                    refusals[index] = refusals[index][-2:]
                 continue
             subject = subjects.get(index) or _inserted(draft, index)
-            found.append(Fold(subject, direction, route.steps, route.path, draft.view.path, index))
-            draft.take(index, direction, route.steps)
+            form = stage.form if route.rest is not None or any(step.becomes for step in route.steps) else ""
+            path = draft.view.path
+            found.append(Fold(subject, direction, route.steps, route.path, path, index, form, route.rest))
+            draft.take(index, direction, route.steps, route.rest)
     return found
 
 

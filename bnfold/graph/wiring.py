@@ -33,6 +33,7 @@ class Wiring:
         shape_readers: Nodes that ask only for the shape of what they read.
         taken: Every name that is in use somewhere in the model; shared by the wirings of its graphs.
         inserted: New nodes, by the node that each stands directly behind.
+        places: Where new nodes stand, as numbers between those of the graph's nodes.
     """
 
     inputs: list[list[str] | None]
@@ -44,6 +45,7 @@ class Wiring:
     shape_readers: set[int]
     taken: set[str]
     inserted: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    places: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, view: GraphView, taken: set[str]) -> Wiring:
@@ -115,6 +117,14 @@ class Wiring:
         self.remove(node)
         self.reroute(after, before)
 
+    def keep_inputs(self, node: int, count: int) -> None:
+        """Let a node read only its first inputs."""
+        names = self.reads(node)
+        for position in range(len(names) - 1, count - 1, -1):
+            if names[position]:
+                self.uses[names[position]].remove((node, position))
+            del names[position]
+
     def set_input(self, node: int, position: int, name: str) -> None:
         """Let a node read another constant at an input, which may be one that it does not have yet."""
         names = self.reads(node)
@@ -138,6 +148,7 @@ class Wiring:
         self.inputs.append([inner, constant])
         self.outputs.append([value])
         self.inserted[node].append(number)
+        self.places[number] = node + 0.5 ** len(self.inserted[node])
         self.producers[value] = number
         self.uses[inner].append((number, 0))
         self.uses[constant].append((number, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from bnfold.affine import Linear, PerChannelAffine
 from bnfold.graph.view import NodeView
@@ -49,24 +50,41 @@ def _absorb_output(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     return replace(conv, weight=conv.weight * affine.scale.reshape(rows), bias=conv.bias * affine.scale + affine.shift)
 
 
-def _reads_padding(conv: Linear) -> bool:
-    """Tell whether some output may be computed from a pad."""
+def _pads(conv: Linear) -> list[tuple[int, int]]:
+    """Return the most pads, in front of and behind each spatial axis, that an output may be computed from."""
     kernel = conv.weight.shape[2:]
-    strides = conv.ints("strides") or (1,) * len(kernel)
-    dilations = conv.ints("dilations") or (1,) * len(kernel)
     auto_pad = conv.attributes.get("auto_pad", "NOTSET")
     if auto_pad == "NOTSET":
-        return any(conv.ints("pads"))
+        pads = conv.ints("pads") or (0,) * (2 * len(kernel))
+        return list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
     if auto_pad == "VALID":
-        return False
-    spatial = conv.spatial or (None,) * len(kernel)
-    for taps, stride, dilation, size in zip(kernel, strides, dilations, spatial, strict=True):
-        reach = (taps - 1) * dilation + 1
-        if reach == 1:
-            continue
-        if size is None or (-(-size // stride) - 1) * stride + reach > size:
-            return True
-    return False
+        return [(0, 0)] * len(kernel)
+    strides = conv.ints("strides") or (1,) * len(kernel)
+    sizes = conv.data_shape[2:] or (None,) * len(kernel)
+    pairs = []
+    for reach, stride, size in zip(_reaches(conv), strides, sizes, strict=True):
+        most = reach - 1 if size is None else max(0, (-(-size // stride) - 1) * stride + reach - size)
+        pairs.append((most // 2, most - most // 2) if auto_pad == "SAME_UPPER" else (most - most // 2, most // 2))
+    return pairs
+
+
+def _reaches(conv: Linear) -> list[int]:
+    """Return how far apart the first and the last tap are along each spatial axis, both included."""
+    kernel = conv.weight.shape[2:]
+    dilations = conv.ints("dilations") or (1,) * len(kernel)
+    return [(taps - 1) * dilation + 1 for taps, dilation in zip(kernel, dilations, strict=True)]
+
+
+def _may_read_pads(conv: Linear) -> npt.NDArray[np.bool_]:
+    """Tell for each tap of the kernel whether some output may read a pad through it."""
+    kernel = conv.weight.shape[2:]
+    dilations = conv.ints("dilations") or (1,) * len(kernel)
+    reads = np.zeros(kernel, dtype=bool)
+    for axis, (before, behind) in enumerate(_pads(conv)):
+        place = np.arange(kernel[axis]) * dilations[axis]
+        beyond = (place < before) | (place[::-1] < behind)
+        reads |= beyond.reshape([-1 if other == axis else 1 for other in range(len(kernel))])
+    return reads
 
 
 def _absorb_input(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
@@ -75,12 +93,14 @@ def _absorb_input(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     rows = (-1, k, *[1] * (conv.weight.ndim - 2))
     scale = np.repeat(affine.scale.reshape(group, k), c_out // group, axis=0).reshape(rows)
     shift = np.repeat(affine.shift.reshape(group, k), c_out // group, axis=0).reshape(rows)
-    if _reads_padding(conv) and np.any(conv.weight * shift):
+    taps = (conv.weight * shift).sum(axis=1)
+    # Where a tap lies on a pad it sees 0 in the place of the shift: that costs nothing only where the tap adds nothing.
+    if np.any(taps) and np.any(taps[:, _may_read_pads(conv)]):
         return Refusal(
             Reason.PADDED_SHIFT, "zero padding is added after the affine, so its border never sees the shift"
         )
-    taps = (conv.weight * shift).sum(axis=tuple(range(1, conv.weight.ndim)))
-    return replace(conv, weight=conv.weight * scale, bias=conv.bias + taps)
+    bias = conv.bias + taps.sum(axis=tuple(range(1, taps.ndim)))
+    return replace(conv, weight=conv.weight * scale, bias=bias)
 
 
 OUTPUT_SIDE = Absorber(
@@ -157,7 +177,7 @@ OUTPUT_SIDE = Absorber(
 INPUT_SIDE = Absorber(
     op_type="Conv",
     side=Side.INPUT,
-    algebra="W * (s·x + o) + b = (W·s) * x + (b + Σ W·o), when no output reads a pad or W·o = 0",
+    algebra="W * (s·x + o) + b = (W·s) * x + (b + Σ W·o), when W·o = 0 at every tap that may lie on a pad",
     form=_form_input,
     absorb=_absorb_input,
     examples=(
@@ -189,18 +209,23 @@ INPUT_SIDE = Absorber(
                y = Conv<pads=[1,1,1,1]>(h, W) }""",
         ),
         Example(
-            "padded: the border would be wrong",
+            "padded: the scale goes into the weights, the shift stays in front as an Add",
             """(double[1,4,5,5] x) => (double y)
                <double[6,4,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
                h = BatchNormalization(x, gamma, beta, mean, var)
+               y = Conv<pads=[1,1,1,1]>(h, W) }""",
+        ),
+        Example(
+            "a padded shift: the border would be wrong",
+            """(double[1,4,5,5] x) => (double y) <double[6,4,3,3] W, double[4,1,1] c> {
+               h = Add(x, c)
                y = Conv<pads=[1,1,1,1]>(h, W) }""",
             refused=Reason.PADDED_SHIFT,
         ),
         Example(
             "padded by auto_pad",
-            """(double[1,4,5,5] x) => (double y)
-               <double[6,4,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
-               h = BatchNormalization(x, gamma, beta, mean, var)
+            """(double[1,4,5,5] x) => (double y) <double[6,4,3,3] W, double[4,1,1] c> {
+               h = Sub(x, c)
                y = Conv<auto_pad="SAME_LOWER">(h, W) }""",
             refused=Reason.PADDED_SHIFT,
         ),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bnfold.affine import Linear, PerChannelAffine
+from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.view import NodeView
 from bnfold.rules.declare import Absorber, Example, Form, Side
 from bnfold.rules.reasons import Reason, Refusal
@@ -45,29 +46,58 @@ def _absorb_output(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     return replace(conv, weight=(grouped * scale).reshape(weight.shape), bias=conv.bias * affine.scale + affine.shift)
 
 
-def _every_output_gets_every_tap(conv: Linear) -> bool:
+def _taps_of_outputs(conv: Linear) -> list[str] | None:
+    """Tell for each spatial axis whether each output gets ``"every"`` tap or just ``"one"``; None for anything else."""
     kernel = conv.weight.shape[2:]
     plain = (1,) * len(kernel)
+    strides, dilations = conv.ints("strides") or plain, conv.ints("dilations") or plain
     if conv.attributes.get("auto_pad", "NOTSET") != "NOTSET" or conv.ints("output_shape"):
-        return all(taps == 1 for taps in kernel) and all(stride == 1 for stride in conv.ints("strides") or plain)
-    if any(stride != 1 for stride in conv.ints("strides") or plain) or any(conv.ints("output_padding")):
-        return False
-    reach = [(taps - 1) * dilation for taps, dilation in zip(kernel, conv.ints("dilations") or plain, strict=True)]
+        single = all(taps == 1 and stride == 1 for taps, stride in zip(kernel, strides, strict=True))
+        return ["every"] * len(kernel) if single else None
     pads = conv.ints("pads") or (0,) * (2 * len(kernel))
-    return all(pad >= least for pad, least in zip(pads, [*reach, *reach], strict=True))
+    extra = conv.ints("output_padding") or (0,) * len(kernel)
+    found = []
+    for axis, taps in enumerate(kernel):
+        before, behind = pads[axis], pads[axis + len(kernel)] - extra[axis]
+        reach = (taps - 1) * dilations[axis]
+        if strides[axis] == 1 and min(before, behind) >= reach:
+            found.append("every")
+        elif strides[axis] == taps and (dilations[axis] == 1 or taps == 1) and min(before, behind) >= 0:
+            found.append("one")  # the kernels lie side by side
+        else:
+            return None
+    return found
+
+
+def _sum_of_taps(conv: Linear, taps: Float64Array) -> Float64Array | None:
+    """Return what the shift adds to each output, from its part for each channel and tap; None where outputs differ."""
+    if not np.any(taps):
+        return np.zeros(taps.shape[0])
+    found = _taps_of_outputs(conv)
+    if found is None:
+        return None
+    for axis in reversed(range(len(found))):
+        if found[axis] == "every":
+            taps = taps.sum(axis=axis + 1)
+        else:
+            first = np.take(taps, [0], axis=axis + 1)
+            if np.any(taps != first):
+                return None
+            taps = first.squeeze(axis + 1)
+    return taps
 
 
 def _absorb_input(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     (group,), weight = conv.ints("group"), conv.weight
     rows = (-1, *[1] * (weight.ndim - 1))
-    shifted = weight * affine.shift.reshape(rows)
-    if np.any(shifted) and not _every_output_gets_every_tap(conv):
+    shifted = (weight * affine.shift.reshape(rows)).reshape(group, weight.shape[0] // group, *weight.shape[1:])
+    taps = shifted.sum(axis=1).reshape(-1, *weight.shape[2:])
+    added = _sum_of_taps(conv, taps)
+    if added is None:
         return Refusal(
             Reason.PADDED_SHIFT, "outputs of a transposed convolution see different taps, so the shift is no bias"
         )
-    grouped = shifted.reshape(group, weight.shape[0] // group, *weight.shape[1:])
-    taps = grouped.sum(axis=(1, *range(3, grouped.ndim))).reshape(-1)
-    return replace(conv, weight=weight * affine.scale.reshape(rows), bias=conv.bias + taps)
+    return replace(conv, weight=weight * affine.scale.reshape(rows), bias=conv.bias + added)
 
 
 OUTPUT_SIDE = Absorber(
@@ -106,7 +136,7 @@ OUTPUT_SIDE = Absorber(
 INPUT_SIDE = Absorber(
     op_type="ConvTranspose",
     side=Side.INPUT,
-    algebra="Wᵀ * (s·x + o) + b = (s·W)ᵀ * x + (b + Σ W·o), when o = 0 or every output gets every tap",
+    algebra="Wᵀ * (s·x + o) + b = (s·W)ᵀ * x + (b + Σ W·o), when every output gets the same Σ W·o",
     form=_form_input,
     absorb=_absorb_input,
     examples=(
@@ -124,10 +154,17 @@ INPUT_SIDE = Absorber(
                y = ConvTranspose<group=2, pads=[2,2,2,2]>(h, W, b) }""",
         ),
         Example(
-            "the outputs see different taps",
-            """(double[1,4,5,5] x) => (double y)
-               <double[4,3,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
+            "each pixel becomes a block of four, so each output gets one tap, and all taps of a channel are equal",
+            """(double[1,2,3,3] x) => (double y)
+               <double[2,1,2,2] W = {1.0, 1.0, 1.0, 1.0, -3.0, -3.0, -3.0, -3.0},
+                double[2] gamma, double[2] beta, double[2] mean, double[2] var> {
                h = BatchNormalization(x, gamma, beta, mean, var)
+               y = ConvTranspose<strides=[2,2], pads=[1,0,0,0]>(h, W) }""",
+        ),
+        Example(
+            "the outputs see different taps",
+            """(double[1,4,5,5] x) => (double y) <double[4,3,3,3] W, double[4,1,1] c> {
+               h = Add(x, c)
                y = ConvTranspose(h, W) }""",
             refused=Reason.PADDED_SHIFT,
         ),

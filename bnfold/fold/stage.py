@@ -1,0 +1,52 @@
+"""How far a fold may go: what it may leave behind in the place of what it removes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bnfold.rules import BATCH_NORM, Reason, Refusal
+
+if TYPE_CHECKING:
+    from bnfold.fold.draft import Draft
+    from bnfold.fold.trail import Route
+
+__all__ = ["STAGES", "Stage", "worth_it"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a fold may leave behind.
+
+    Attributes:
+        form: The stable name that reports use; empty for an ordinary fold.
+        new_add: Whether a batch norm may leave a new Add behind a layer that has no bias.
+        max_form: Whether a carrier may turn into another operation.
+        scale_only: Whether a batch norm may stay as an Add of its shift.
+    """
+
+    form: str = ""
+    new_add: bool = False
+    max_form: bool = False
+    scale_only: bool = False
+
+
+STAGES = (
+    Stage(),
+    Stage(new_add=True),
+    Stage("max-form", max_form=True),
+    Stage("scale-only", scale_only=True),
+)
+"""What is tried, in this order: first everything that leaves nothing behind."""
+
+
+def worth_it(draft: Draft, index: int, route: Route, stage: Stage) -> Route | Refusal:
+    """Take a route that puts something new into the graph only for a batch norm, and only where that is allowed."""
+    added = sum(1 for step in route.steps if draft.needs_new_add(step, index))
+    changed = sum(1 for step in route.steps if step.becomes)
+    is_norm = draft.op_type(index) == BATCH_NORM
+    if added and not (stage.new_add and is_norm):
+        return Refusal(Reason.NO_GAIN, f"{added} new Add would take the place of {draft.name(index)}")
+    if changed and not is_norm:
+        return Refusal(Reason.NO_GAIN, f"another operation would take the place of {draft.name(index)}")
+    return route

@@ -1,0 +1,48 @@
+"""One layer's part of a fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bnfold.affine import Field, PerChannelAffine
+from bnfold.affine.per_channel import Float64Array
+from bnfold.rules import Side
+
+__all__ = ["CONSTANT_RULE", "FACTOR_RULE", "SHIFT_RULE", "Step"]
+
+SHIFT_RULE = "add-output"
+"""The rule by which a constant Add takes a shift in and lets the scale pass: s·(x + c) + o = s·x + (s·c + o)."""
+
+FACTOR_RULE = "mul-constant"
+"""The rule by which a constant Mul takes a scale in: s·(c·x) = (s·c)·x."""
+
+CONSTANT_RULE = "constant"
+"""The rule by which a constant that a carrier reads becomes another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer that takes a map in, or a node on the way whose constants change with it.
+
+    Attributes:
+        node: The layer's name.
+        op_type: Its operation.
+        rule: The id of the rule.
+        side: On which side of the layer the map stood.
+        index: The layer's place among the graph's nodes.
+        affine: What a linear layer takes in; None for all others.
+        own: The new map of a constant Add, Sub or Mul; None for all others.
+        constants: New constants of a carrier, by input.
+        becomes: The operation that a carrier turns into; empty where it stays what it is.
+    """
+
+    node: str
+    op_type: str
+    rule: str
+    side: Side
+    index: int
+    affine: PerChannelAffine | None = None
+    own: Field | None = None
+    constants: Mapping[int, Float64Array] = field(default_factory=dict)
+    becomes: str = ""
