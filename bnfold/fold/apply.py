@@ -13,15 +13,16 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from bnfold.affine import Field, Linear, Unstorable, round_to
 from bnfold.fold.draft import Draft, names_in_use
-from bnfold.fold.linear_nodes import stored_dtype
+from bnfold.fold.linear_nodes import changed_attributes, changed_constants, stored_dtype
 from bnfold.fold.regions import regions_of
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import views
 from bnfold.rules import RULES, Absorber, Form, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from bnfold.affine.linear import Attribute
     from bnfold.fold.plan import Fold, FoldPlan
     from bnfold.graph.region import Region
 
@@ -87,7 +88,7 @@ class _Writer:
         self.draft, self.graph, self.wiring = draft, graph, draft.wiring
         self.ir_version = ir_version
         self.tensors: list[TensorProto] = []
-        self.betas: dict[int, float] = {}
+        self.attributes: dict[int, dict[str, Attribute | None]] = {}
         self.loose: list[str] = []
         self._same: dict[tuple[str, str], str] = {}
 
@@ -115,8 +116,11 @@ class _Writer:
         assert isinstance(form, Form)
         linear = self.draft.linear(index, form)
         assert isinstance(linear, Linear)
-        dtype = stored_dtype(self.draft.view.node(index), form)
-        names = self.draft.view.graph.node[index].input
+        node = self.draft.view.node(index)
+        dtype, names = stored_dtype(node, form), node.proto.input
+        self.attributes[index] = dict(changed_attributes(node, linear))
+        for position, array in changed_constants(node, linear).items():
+            self._replace(index, position, array, names[position])
         self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])
         had_bias = form.bias is not None and form.bias < len(names) and bool(names[form.bias])
         if form.bias is None or not (had_bias or np.any(linear.bias)):
@@ -125,7 +129,8 @@ class _Writer:
         if self.draft.op_type(index) == "Gemm":
             if bias.shape[0] == 1:  # ONNX broadcasts a vector along the rows
                 bias = bias.reshape(-1)
-            self.betas[index] = linear.number("beta")
+            if self.draft.view.opset < 7:  # there, C is taken for a whole matrix where nothing else is said
+                self.attributes[index]["broadcast"] = 1
         wanted = names[form.bias] if had_bias else f"{names[form.weight]}_bias"
         self._replace(index, form.bias, _rounded(bias, dtype, -1), wanted)
 
@@ -203,8 +208,7 @@ class _Writer:
                     copy.op_type = self.draft.becomes[index]
                     copy.domain = ""
                     del copy.attribute[:]
-                if index in self.betas:
-                    _set_beta(copy, self.betas[index], self.draft.view.opset)
+                _set_attributes(copy, self.attributes.get(index, {}))
                 nodes.append(copy)
             nodes.extend(
                 self._inserted(number)
@@ -248,15 +252,11 @@ def _set_names(node: NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -
         node.output.extend(outputs)
 
 
-def _set_beta(node: NodeProto, beta: float, opset: int) -> None:
-    for position, attribute in enumerate(node.attribute):
-        if attribute.name == "beta":
+def _set_attributes(node: NodeProto, changed: Mapping[str, Attribute | None]) -> None:
+    for position in range(len(node.attribute) - 1, -1, -1):
+        if node.attribute[position].name in changed:
             del node.attribute[position]
-            break
-    if beta != 1.0:
-        node.attribute.append(helper.make_attribute("beta", beta))
-    if opset < 7 and not any(attribute.name == "broadcast" for attribute in node.attribute):
-        node.attribute.append(helper.make_attribute("broadcast", 1))
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in changed.items() if value is not None)
 
 
 def _keep_only(entries: object, unused: set[str]) -> None:

@@ -17,7 +17,7 @@ from bnfold.fold.step import Step
 from bnfold.graph.shapes import subgraphs
 from bnfold.graph.view import NodeView
 from bnfold.graph.wiring import Wiring
-from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules
+from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules, Side
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -177,8 +177,7 @@ class Draft:
             return form
         if at is not None and at != form.data:
             return Refusal(Reason.DYNAMIC_WEIGHT, f"{node.name} has the value as its weight or bias")
-        affine = field.along(form.axis, form.channels)
-        return _misplaced(node, field, form) if affine is None else affine
+        return form.affine(field, node.name)
 
     def absorb(self, index: int, absorber: Absorber, field: Field, at: int | None = None) -> Step | Refusal:
         """Try whether a layer can take in a field, on real weights, and say how; ``at`` is the input it comes by."""
@@ -262,7 +261,9 @@ class Draft:
     def has_room(self, index: int, absorber: Absorber) -> bool:
         """Tell whether a layer can take in a shift without a new Add behind it."""
         form = absorber.form(self.view.node(index))
-        return isinstance(form, Form) and (form.bias is not None or self._add_behind(index, np.ones(1)) is not None)
+        if not isinstance(form, Form):
+            return False
+        return form.bias is not None or form.shifts or self._add_behind(index, np.ones(1)) is not None
 
     def linear(self, index: int, form: Form) -> Linear | Refusal:
         """Return a layer's weights with all that it has taken in so far."""
@@ -347,23 +348,23 @@ class Draft:
         taken = self.taken_in[step.index]
         taken.append((absorber, step.affine))
         own = self.affines.get(step.index)
-        if own is not None:  # a batch norm that stays, and took in what stood behind it
-            behind = Field.along_axis(step.affine, form.axis, own.field.rank)
-            self.affines[step.index] = replace(own, field=behind.after(own.field))
+        if own is not None:  # a batch norm that stays, and took in what stood behind it, or in front of it
+            near = Field.along_axis(step.affine, form.axis, own.field.rank)
+            both = near.after(own.field) if step.side is Side.OUTPUT else own.field.after(near)
+            self.affines[step.index] = replace(own, field=both)
         if known is None:
             return
         _form, changed = known
         self._latest = (step.index, len(taken), _without_loose_bias(changed, form))
         if form.bias is None and np.any(changed.bias):
-            self._shift_behind(step.index, changed.bias)
+            self._shift_behind(step.index, changed.bias, form.rank)
 
-    def _shift_behind(self, index: int, shift: npt.NDArray[np.float64]) -> None:
+    def _shift_behind(self, index: int, shift: npt.NDArray[np.float64], rank: int | None) -> None:
         """Add a shift to the output of a layer that has no bias: to the Add behind it, or in a new one."""
         behind = self._add_behind(index, shift)
         if behind is None:
             number = self.add_behind[index] = self.wiring.insert_after(index, "")
-            node = self.view.node(index)
-            rank = max(len(node.shape(position) or ()) for position in range(2))
+            assert rank is not None, "the form of a layer without a bias says how many axes its output has"
             field = Field.of(np.ones((1,) * rank), shift.reshape((1,) * (rank - shift.ndim) + shift.shape))
             self.affines[number] = Affine(0, field)
             self.own[number] = field
@@ -412,17 +413,6 @@ class Draft:
 def _matches(node: NodeView, patterns: Collection[str]) -> bool:
     names = (node.name, *node.proto.output)
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in names if name)
-
-
-def _misplaced(node: NodeView, field: Field, form: Form) -> Refusal:
-    if not -field.rank <= form.axis < field.rank:
-        return Refusal(Reason.WRONG_AXIS, f"it has {field.rank} axes, and {node.name} wants axis {form.axis}")
-    axis = form.axis % field.rank
-    if any(other != axis for other in field.axes()):
-        return Refusal(
-            Reason.WRONG_AXIS, f"it varies along axes {list(field.axes())}; the channels of {node.name} are axis {axis}"
-        )
-    return Refusal(Reason.CHANNEL_MISMATCH, f"it has {field.shape[axis]} channels, and {node.name} has {form.channels}")
 
 
 def _without_loose_bias(linear: Linear, form: Form) -> Linear:

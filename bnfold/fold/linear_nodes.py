@@ -12,20 +12,37 @@ from bnfold.affine import Linear
 from bnfold.rules import Form, Reason, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bnfold.affine.linear import Attribute
     from bnfold.graph.constants import Constant
     from bnfold.graph.view import NodeView
 
-__all__ = ["read_linear", "stored_dtype"]
+__all__ = ["FLOATING", "changed_attributes", "changed_constants", "read_linear", "stored_dtype"]
 
-_FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
+FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
+"""The types in which a layer's weights may be stored."""
+
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
+"""How many gates there are in a cell."""
+
+_EPSILON = float(np.float32(1e-5))
 
 # What a linear node's attributes are where the model leaves them out.
 _DEFAULTS: dict[str, dict[str, int | float | str]] = {
     "Conv": {"group": 1, "auto_pad": "NOTSET"},
     "ConvTranspose": {"group": 1, "auto_pad": "NOTSET"},
     "Gemm": {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
+    "Einsum": {"equation": ""},
+    "BatchNormalization": {"epsilon": _EPSILON},
+    "DequantizeLinear": {"axis": 1, "block_size": 0},
 }
+
+# Further constants that rules of an operation read: they must be there if the node has them.
+_FURTHER: dict[str, tuple[int, ...]] = {"BatchNormalization": (3, 4), "DequantizeLinear": (0, 2)}
+
+_LISTS = ("strides", "dilations", "pads", "output_padding", "output_shape", "kernel_shape")
 
 
 def stored_dtype(node: NodeView, form: Form) -> npt.DTypeLike:
@@ -38,7 +55,7 @@ def read_linear(node: NodeView, form: Form) -> Linear | Refusal:
     if node.view.type(node.proto.input[form.weight]).element == 0:
         return Refusal(Reason.WEIGHT_TYPE, f"the type of the weight of {node.name} is not known")
     stored = np.dtype(stored_dtype(node, form)).name
-    if stored not in _FLOATING:
+    if stored not in FLOATING:
         return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is stored as {stored}")
     weight = node.constant(form.weight)
     if weight is None or weight.dtype != np.float64:
@@ -49,22 +66,68 @@ def read_linear(node: NodeView, form: Form) -> Linear | Refusal:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the bias of {node.name} is not a constant")
     if not np.isfinite(weight).all() or (bias is not None and not np.isfinite(bias).all()):
         return Refusal(Reason.NON_FINITE, f"the weight or bias of {node.name} holds NaN or infinity")
+    further: dict[int, Constant] = {}
+    for position in _FURTHER.get(node.op_type, ()):
+        value = node.constant(position)
+        if value is None and node.has_input(position):
+            return Refusal(Reason.DYNAMIC_WEIGHT, f"input {position} of {node.name} is not a constant")
+        if value is not None:
+            further[position] = value
     misfit = _misfit(node, form, weight, bias)
     if misfit:
         return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name}: {misfit}")
-    if bias is None:
-        bias = np.zeros(_outputs(node, weight) if node.op_type in _CONVOLUTIONS else 1)
-    if node.op_type == "Gemm":
-        bias = bias.reshape((1,) * (2 - bias.ndim) + bias.shape)
-    pads_itself = str(node.attributes.get("auto_pad", "")).startswith("SAME")
-    shape = (node.shape(form.data) if pads_itself else None) or ()
     return Linear(
         weight=weight.astype(np.float64),
-        bias=bias.astype(np.float64),
+        bias=_bias(node, weight, bias).astype(np.float64),
         attributes={**_DEFAULTS.get(node.op_type, {}), **node.attributes},  # type: ignore[dict-item]
         weight_input=form.weight,
-        spatial=tuple(size if isinstance(size, int) else None for size in shape[2:]),
+        data_shape=_data_shape(node, form),
+        constants=further,
     )
+
+
+def changed_attributes(node: NodeView, linear: Linear) -> Mapping[str, Attribute | None]:
+    """Return the attributes in which a linear node is no more what the model says; None for one that is its default."""
+    defaults = _DEFAULTS.get(node.op_type, {})
+    return {
+        name: None if value == defaults.get(name) else value
+        for name, value in linear.attributes.items()
+        if value != node.attributes.get(name, defaults.get(name))
+    }
+
+
+def changed_constants(node: NodeView, linear: Linear) -> Mapping[int, npt.NDArray[np.generic]]:
+    """Return the further constants of a linear node that are no more what the model says, in the types of the model."""
+    changed = {}
+    for position, array in linear.constants.items():
+        before = node.constant(position)
+        if before is None or before.shape != array.shape or not np.array_equal(before, array):
+            stored = helper.tensor_dtype_to_np_dtype(node.view.type(node.proto.input[position]).element)
+            changed[position] = array.astype(stored)
+    return changed
+
+
+def _bias(node: NodeView, weight: Constant, bias: Constant | None) -> Constant:
+    """Return a bias in the shape in which rules expect it, zeros where a node has none."""
+    if node.op_type == "Gemm":
+        return np.zeros((1, 1)) if bias is None else bias.reshape((1,) * (2 - bias.ndim) + bias.shape)
+    if node.op_type == "LayerNormalization":
+        return np.zeros(weight.shape) if bias is None else np.broadcast_to(bias, weight.shape)
+    if bias is not None:
+        return bias
+    if node.op_type in _CONVOLUTIONS:
+        return np.zeros(_outputs(node, weight))
+    if node.op_type in _RECURRENT:
+        return np.zeros((weight.shape[0], 2 * weight.shape[1]))
+    return np.zeros(1)
+
+
+def _data_shape(node: NodeView, form: Form) -> tuple[int | None, ...]:
+    """Return the shape of the data input where some rule of the operation asks for it."""
+    pads_itself = str(node.attributes.get("auto_pad", "")).startswith("SAME")
+    asked = node.op_type in {"MatMul", "Einsum", "GatherND"} or (node.op_type in _CONVOLUTIONS and pads_itself)
+    shape = (node.shape(form.data) if asked else None) or ()
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 def _outputs(node: NodeView, weight: Constant) -> int:
@@ -76,27 +139,55 @@ def _misfit(node: NodeView, form: Form, weight: Constant, bias: Constant | None)
     """Say how a node contradicts its operation; such a model does not run, and is no reason to fail."""
     if not weight.size:
         return "its weight is empty"
+    for name, default in _DEFAULTS.get(node.op_type, {}).items():
+        given = node.attributes.get(name, default)
+        if not isinstance(given, (int, float) if isinstance(default, float) else type(default)):
+            return f"its {name} is {given!r}"
+        if isinstance(given, float) and not np.isfinite(given):
+            return f"its {name} is not finite"
     if node.op_type in _CONVOLUTIONS:
-        spatial = weight.ndim - 2
-        for name, length in (("strides", spatial), ("dilations", spatial), ("output_padding", spatial)):
-            given = node.attributes.get(name, (1,) * spatial)
-            if not isinstance(given, tuple) or len(given) != length:
-                return f"its {name} are not {length} numbers"
-        pads = node.attributes.get("pads", (0,) * 2 * spatial)
-        if not isinstance(pads, tuple) or len(pads) != 2 * spatial or 0 in node.attributes.get("strides", ()):  # type: ignore[operator]
-            return "its pads or strides are none"
-        if bias is not None and bias.shape != (_outputs(node, weight),):
-            return f"its bias of shape {list(bias.shape)} is not one number a channel"
-    elif node.op_type == "Gemm":
-        if not all(np.isfinite(node.number(name, 1.0)) for name in ("alpha", "beta")):
-            return "its alpha or beta is not finite"
-        columns = weight.shape[form.output_axis] if form.weight == 1 else None
-        rows = weight.shape[form.output_axis] if form.weight == 0 else None
-        sizes = (1,) * (2 - bias.ndim) + bias.shape if bias is not None and bias.ndim <= 2 else None
-        if bias is not None and (sizes is None or not _fits(sizes[0], rows) or not _fits(sizes[1], columns)):
-            return f"its C of shape {list(bias.shape)} does not fit its factors"
-    elif bias is not None and bias.shape != (form.channels,):
+        return _convolution_misfit(node, weight, bias)
+    if node.op_type == "Gemm":
+        return _gemm_misfit(form, weight, bias)
+    if bias is None:
+        return ""
+    if node.op_type in _RECURRENT:
+        wanted: tuple[int, ...] = (weight.shape[0], 2 * weight.shape[1])
+        return "" if bias.shape == wanted else f"its B has shape {list(bias.shape)}, not {list(wanted)}"
+    if node.op_type == "LayerNormalization":
+        fits = bias.ndim <= weight.ndim and all(
+            size in (1, own) for size, own in zip(bias.shape[::-1], weight.shape[::-1], strict=False)
+        )
+        return "" if fits else f"its B of shape {list(bias.shape)} does not fit its Scale of {list(weight.shape)}"
+    if bias.shape != weight.shape:
         return f"its offset of shape {list(bias.shape)} is not one number a channel"
+    return ""
+
+
+def _convolution_misfit(node: NodeView, weight: Constant, bias: Constant | None) -> str:
+    spatial = weight.ndim - 2
+    for name in _LISTS:
+        given = node.attributes.get(name)
+        length = 2 * spatial if name == "pads" else spatial
+        if given is None:
+            continue
+        if not isinstance(given, tuple) or len(given) != length or not all(isinstance(item, int) for item in given):
+            return f"its {name} are not {length} numbers"
+    if 0 in node.attributes.get("strides", ()):  # type: ignore[operator]
+        return "its strides are none"
+    if node.attributes.get("kernel_shape", weight.shape[2:]) != weight.shape[2:]:
+        return f"its kernel_shape is not that of its weight, {list(weight.shape)}"
+    if bias is not None and bias.shape != (_outputs(node, weight),):
+        return f"its bias of shape {list(bias.shape)} is not one number a channel"
+    return ""
+
+
+def _gemm_misfit(form: Form, weight: Constant, bias: Constant | None) -> str:
+    columns = weight.shape[form.output_axis] if form.weight == 1 else None
+    rows = weight.shape[form.output_axis] if form.weight == 0 else None
+    sizes = (1,) * (2 - bias.ndim) + bias.shape if bias is not None and bias.ndim <= 2 else None
+    if bias is not None and (sizes is None or not _fits(sizes[0], rows) or not _fits(sizes[1], columns)):
+        return f"its C of shape {list(bias.shape)} does not fit its factors"
     return ""
 
 

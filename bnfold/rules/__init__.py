@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnfold.rules import conv, conv_transpose, gemm, layout, matmul, norms, sources
-from bnfold.rules.declare import Absorber, Affine, Carrier, Direction, Example, Form, Side, Source
+from bnfold.rules import conv, conv_transpose, einsum, gather_table, gemm, layout, matmul, norms, recurrent, sources
+from bnfold.rules.declare import Absorber, Affine, Carried, Carrier, Direction, Example, Form, Side, Source
 from bnfold.rules.reasons import Reason, Refusal
 from bnfold.rules.sources import BATCH_NORM
 
@@ -18,6 +18,7 @@ __all__ = [
     "RULES",
     "Absorber",
     "Affine",
+    "Carried",
     "Carrier",
     "Direction",
     "Example",
@@ -54,7 +55,19 @@ _ABSORBERS = (
     gemm.INPUT_SIDE,
     matmul.OUTPUT_SIDE,
     matmul.INPUT_SIDE,
+    einsum.OUTPUT_SIDE,
+    einsum.INPUT_SIDE,
+    gather_table.GATHER,
+    gather_table.GATHER_ND,
     norms.BATCH_NORM_OUTPUT,
+    norms.BATCH_NORM_INPUT,
+    norms.INSTANCE_NORM_OUTPUT,
+    norms.GROUP_NORM_OUTPUT,
+    norms.LAYER_NORM_OUTPUT,
+    norms.RMS_NORM_OUTPUT,
+    recurrent.LSTM_INPUT,
+    recurrent.GRU_INPUT,
+    recurrent.RNN_INPUT,
 )
 
 RULES = Rules(

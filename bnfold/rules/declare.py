@@ -107,8 +107,8 @@ Forth = Callable[[NodeView, Mapping[int, Field]], Carried | Refusal]
 class Carrier:
     """A node through which an affine map may travel.
 
-    A map travels as two: its pure scale (``shift`` zero) and its pure shift (``scale`` one), each by itself. A carrier is
-    never asked about both at once.
+    A map travels as two: its pure scale (``shift`` zero) and its pure shift (``scale`` one), each by itself. A carrier
+    is never asked about both at once.
 
     Attributes:
         op_type: The operation.
@@ -146,6 +146,7 @@ class Form:
             that only a map that is the same everywhere can be taken in.
         sizes: The weight's size along each of ``axes``.
         rank: How many axes the output has, where a shift takes an Add behind it.
+        shifts: Whether the weight takes in a shift too, so that no bias is needed.
     """
 
     data: int
@@ -158,6 +159,7 @@ class Form:
     axes: tuple[int, ...] | None = None
     sizes: tuple[int, ...] = ()
     rank: int | None = None
+    shifts: bool = False
 
     def affine(self, field: Field, name: str) -> PerChannelAffine | Refusal:
         """Return what the layer would have to take in, as it is laid out over the layer's weights.

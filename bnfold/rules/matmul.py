@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
 from bnfold.affine import Linear, PerChannelAffine
 from bnfold.graph.view import NodeView
+from bnfold.rules.contraction import Labels, absorb_input, absorb_output, form_of
 from bnfold.rules.declare import Absorber, Example, Form, Side
 from bnfold.rules.reasons import Reason, Refusal
 
 __all__ = ["INPUT_SIDE", "OUTPUT_SIDE"]
+
+_SUM, _ROW, _COLUMN, _BATCH = range(4)
+
+
+def _labels(weight_rank: int, data_rank: int, weight_input: int) -> Labels | None:
+    """Label the axes of both factors: a vector has only the one that is summed over."""
+    ranks = (data_rank, weight_rank) if weight_input == 1 else (weight_rank, data_rank)
+    if min(ranks) < 1 or max(ranks) < 2:
+        return None
+    batch = [tuple(_BATCH + axis for axis in reversed(range(rank - 2))) for rank in ranks]
+    left = (*batch[0], _ROW, _SUM) if ranks[0] > 1 else (_SUM,)
+    right = (*batch[1], _SUM, _COLUMN) if ranks[1] > 1 else (_SUM,)
+    own = tuple(label for label in (_ROW, _COLUMN) if label in (*left, *right))
+    output = (*max(batch, key=len), *own)
+    return Labels(right, left, output) if weight_input == 0 else Labels(left, right, output)
 
 
 def _form(node: NodeView, side: Side) -> Form | Refusal:
@@ -24,18 +36,10 @@ def _form(node: NodeView, side: Side) -> Form | Refusal:
     if other is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the computed factor of {node.name} is not known")
     sizes = [int(size) for size in shape if isinstance(size, int)]
-    if len(sizes) < 2 or len(other) < (1 if weight == 1 else 2):
+    labels = _labels(len(sizes), len(other), weight)
+    if labels is None:
         return Refusal(Reason.WRONG_AXIS, f"{node.name} multiplies shapes {sizes} and {list(other)}")
-    axis = -1 if weight == 1 else -2
-    return Form(
-        data=1 - weight,
-        weight=weight,
-        bias=None,
-        axis=axis,
-        channels=sizes[axis] if side is Side.OUTPUT else sizes[-3 - axis],
-        output_axis=axis,
-        fan_in=sizes[-3 - axis],
-    )
+    return form_of(labels, sizes, weight, side)
 
 
 def _form_output(node: NodeView) -> Form | Refusal:
@@ -46,19 +50,18 @@ def _form_input(node: NodeView) -> Form | Refusal:
     return _form(node, Side.INPUT)
 
 
+def _labels_of(matmul: Linear) -> Labels:
+    labels = _labels(matmul.weight.ndim, len(matmul.data_shape), matmul.weight_input)
+    assert labels is not None, "the form has refused these"
+    return labels
+
+
 def _absorb_output(matmul: Linear, affine: PerChannelAffine) -> Linear | Refusal:
-    along = (-1,) if matmul.weight_input == 1 else (-1, 1)
-    scale, shift = affine.scale.reshape(along), affine.shift.reshape(along)
-    return replace(matmul, weight=matmul.weight * scale, bias=matmul.bias * scale + shift)
+    return absorb_output(matmul, affine, _labels_of(matmul))
 
 
 def _absorb_input(matmul: Linear, affine: PerChannelAffine) -> Linear | Refusal:
-    right = matmul.weight_input == 1
-    along = (-1, 1) if right else (1, -1)
-    taps = (matmul.weight * affine.shift.reshape(along)).sum(axis=-2 if right else -1, keepdims=matmul.weight.ndim > 2)
-    if not right and taps.ndim == 1:
-        taps = taps.reshape(-1, 1)
-    return replace(matmul, weight=matmul.weight * affine.scale.reshape(along), bias=np.asarray(matmul.bias + taps))
+    return absorb_input(matmul, affine, _labels_of(matmul))
 
 
 OUTPUT_SIDE = Absorber(

@@ -20,7 +20,7 @@ CASES = [
 
 @pytest.mark.parametrize("example", CASES)
 def test_an_example_folds_exactly_or_is_refused_for_its_reason(example: Example) -> None:
-    model = build(example.graph, seed=7)
+    model = build(example.graph, seed=7, opset=example.opset)
     fold_plan = plan(model)
     stays = (*fold_plan.kept, *fold_plan.plain)
     if example.refused is not None:
