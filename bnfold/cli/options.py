@@ -92,6 +92,11 @@ folding_options = _apply(
     (
         click.option("--fold", type=Nearest(["all", "none"]), default="all", show_default=True, help="What to fold."),
         click.option("--keep", multiple=True, metavar="GLOB", help="Leave batch norms of that name as they are."),
+        click.option(
+            "--freeze-initializers",
+            is_flag=True,
+            help="Take weights that are also inputs, which a caller could override, as constants.",
+        ),
     )
 )
 """What to fold."""

@@ -109,7 +109,7 @@ def obstacles(model: ModelProto) -> Mapping[Key, str]:
             if _since(node, domain, before) != _since(node, domain, after):
                 found[key_of(function)] = (
                     f"the function {function.name} is written in opset {before}{f' of {domain}' if domain else ''}, "
-                    f"the model in {after}, and {node.op_type} means something else there"
+                    f"the model in {after}, and {node.op_type} may mean something else there"
                 )
                 break
     return found

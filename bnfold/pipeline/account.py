@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bnfold.fold import Fold, FoldPlan, Step
+from bnfold.fold import Fold, FoldPlan, Step, Subject
+from bnfold.graph.functions import key_of, obstacles
+from bnfold.graph.overridable import overridable
 from bnfold.pipeline.measure import node_outputs
 from bnfold.report import Absorbed, Affine, BatchNorm, Kept, RolledBack
 from bnfold.rules import BATCH_NORM, Reason, Refusal
@@ -13,7 +15,12 @@ from bnfold.rules import BATCH_NORM, Reason, Refusal
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from bnfold.graph.shapes import GraphPath
+
 __all__ = ["affines_of", "batch_norms_of"]
+
+_MAY_BE_OVERRIDDEN = frozenset({Reason.DYNAMIC_PARAMETERS, Reason.DYNAMIC_WEIGHT})
+_FREEZE = "Give --freeze-initializers: weights that are also inputs of the graph are taken as constants then."
 
 
 def batch_norms_of(model: ModelProto, plan: FoldPlan, rolled_back: Sequence[RolledBack] = ()) -> tuple[BatchNorm, ...]:
@@ -24,8 +31,13 @@ def batch_norms_of(model: ModelProto, plan: FoldPlan, rolled_back: Sequence[Roll
         plan: What becomes of its batch norms.
         rolled_back: What was folded, found wanting, and put back.
     """
-    rows = [_folded(fold) for fold in plan.folds if fold.subject.op_type == BATCH_NORM]
+    folds: dict[tuple[GraphPath, str], list[Fold]] = {}
+    for fold in plan.folds:
+        if fold.subject.op_type == BATCH_NORM:
+            folds.setdefault((fold.graph, fold.subject.output), []).append(fold)
+    rows = [_folded(parts) for parts in folds.values()]
     details = {name: piece.detail for piece in rolled_back for name in piece.sources}
+    advice = _Advice(model, plan)
     for kept in plan.kept:
         subject, taken_back = kept.subject, kept.subject.name in details
         refusal = Refusal(Reason.UNVERIFIED, details[subject.name]) if taken_back else kept.refusal
@@ -34,8 +46,8 @@ def batch_norms_of(model: ModelProto, plan: FoldPlan, rolled_back: Sequence[Roll
             output=subject.output,
             channels=subject.channels or None,
             outcome="rolled-back" if taken_back else "kept",
-            kept=_kept(refusal),
-            also=() if taken_back else tuple(_kept(other) for other in kept.also),
+            kept=advice.on(refusal, subject),
+            also=() if taken_back else tuple(advice.on(other, subject) for other in kept.also),
         )
         rows.append(row)
     places = {output: place for place, output in enumerate(node_outputs(model))}
@@ -51,15 +63,38 @@ def affines_of(plan: FoldPlan) -> tuple[Affine, ...]:
     )
 
 
-def _folded(fold: Fold) -> BatchNorm:
-    subject = fold.subject
-    return BatchNorm(subject.name, subject.output, subject.channels or None, "folded", into=_into(fold.steps))
+def _folded(parts: Sequence[Fold]) -> BatchNorm:
+    """Return the row of a batch norm; what it left behind may have been folded after it."""
+    subject, steps = parts[0].subject, [step for part in parts for step in part.steps]
+    into = tuple(dict.fromkeys(_into(steps)))
+    return BatchNorm(subject.name, subject.output, subject.channels or None, "folded", parts[-1].form, into)
 
 
-def _into(steps: tuple[Step, ...]) -> tuple[Absorbed, ...]:
+def _into(steps: Sequence[Step]) -> tuple[Absorbed, ...]:
     return tuple(Absorbed(step.node, step.op_type, step.rule, str(step.side)) for step in steps)
 
 
-def _kept(refusal: Refusal) -> Kept:
-    reason = refusal.reason
-    return Kept(reason.id, reason.says, refusal.detail, reason.remedy)
+class _Advice:
+    """What to tell the owner of a model about what stays in it."""
+
+    def __init__(self, model: ModelProto, plan: FoldPlan) -> None:
+        self._everything = "*" in plan.keep
+        self._overridable = bool(overridable(model))
+        keys = {f"{function.domain}::{function.name}": key_of(function) for function in model.functions}
+        reasons = obstacles(model) if keys else {}
+        self._obstacles = {name: reasons[key] for name, key in keys.items() if key in reasons}
+
+    def on(self, refusal: Refusal, subject: Subject) -> Kept:
+        """Return the row of a refusal, with what is known of this model beyond the rule."""
+        reason, detail, remedy = refusal.reason, refusal.detail, refusal.reason.remedy
+        if reason is Reason.INSIDE_FUNCTION:
+            if self._everything:
+                reason = Reason.KEPT_ON_REQUEST
+                return Kept(reason.id, reason.says, f"{subject.name} was named", reason.remedy)
+            obstacle = self._obstacles.get(subject.scope[0] if subject.scope else "", "")
+            if obstacle:
+                detail = f"{detail}, and cannot be taken out of it: {obstacle}"
+                remedy = "Export the model and its functions with one opset, or without functions of its own."
+        if reason in _MAY_BE_OVERRIDDEN and self._overridable:
+            remedy = _FREEZE
+        return Kept(reason.id, reason.says, detail, remedy)

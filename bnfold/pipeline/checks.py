@@ -77,12 +77,15 @@ def check_comparable(model: onnx.ModelProto, other: onnx.ModelProto) -> None:
         SignatureError: If their inputs or outputs differ.
     """
     for kind in ("input", "output"):
-        names, others = ([value.name for value in getattr(one.graph, kind)] for one in (model, other))
-        constants = {tensor.name for tensor in other.graph.initializer}
-        missing = [name for name in names if name not in others and name not in constants]
-        more = [name for name in others if name not in names and name not in constants]
-        if missing or more:
+        names, others = (_fed(one, kind) for one in (model, other))
+        if set(names) != set(others):
             raise SignatureError(
                 f"the two models do not have the same {kind}s: {', '.join(names)} here, {', '.join(others)} there",
                 hint=f"Name the {kind}s with --{kind}s, or compare models of the same network.",
             )
+
+
+def _fed(model: onnx.ModelProto, kind: str) -> list[str]:
+    """Return the names of the inputs that have to be fed, or of the outputs: what has a default is not fed."""
+    defaults = {tensor.name for tensor in model.graph.initializer} if kind == "input" else set()
+    return [value.name for value in getattr(model.graph, kind) if value.name not in defaults]

@@ -109,7 +109,7 @@ def stamp(model: onnx.ModelProto, report: Report) -> None:
     A model that already has one, and in which nothing was changed, keeps it: folding twice is folding once.
     """
     earlier = {entry.key: entry.value for entry in model.metadata_props}.get(STAMP)
-    changed = report.folded or report.affines or report.mode
+    changed = report.folded or report.affines or report.mode or report.inlined
     if earlier is not None and not changed and _says_as_much(earlier, report.verdict):
         return
     short = {

@@ -33,6 +33,8 @@ class Options:
         trust: Whether code inside the artifact (Lambda layers) may run.
         fold: ``"all"``, or ``"none"`` to convert without folding.
         keep: Names of batch norms, or glob patterns of them, to leave as they are.
+        freeze_initializers: Whether initializers that are also inputs of the graph, which a caller may override, are
+            taken as constants and dropped from the inputs.
         verify: ``"full"``, ``"fast"`` (two probes) or ``"off"``; None means by size: full
             up to 100 million parameters, fast above.
         data: Inputs to verify with: an ``.npz`` file, or a folder of ``.npy`` files, by input name.
@@ -49,6 +51,7 @@ class Options:
     trust: bool = False
     fold: Literal["all", "none"] = "all"
     keep: tuple[str, ...] = ()
+    freeze_initializers: bool = False
     verify: Literal["full", "fast", "off"] | None = None
     data: Path | None = None
     seed: int = 0

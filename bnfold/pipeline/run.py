@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Literal
 
 from bnfold import fold as folding
 from bnfold import frontends, parity
-from bnfold.errors import UnknownFormatError
+from bnfold.errors import BnfoldError, UnknownFormatError
 from bnfold.fold import FoldPlan
 from bnfold.frontends import sniff
-from bnfold.frontends.loaded import Array, Loaded, ModeChange, TensorSpec
+from bnfold.frontends.loaded import Array, Loaded, ModeChange, Runner, TensorSpec
+from bnfold.graph.overridable import freeze, overridable
 from bnfold.inference import to_inference_mode
 from bnfold.parity.verdict import Parity, worst_of
 from bnfold.pipeline.account import affines_of, batch_norms_of
 from bnfold.pipeline.checks import check_comparable, check_idle, check_keep, check_numbers
 from bnfold.pipeline.conversion import Conversion, stamp
 from bnfold.pipeline.feeds import load_feeds
+from bnfold.pipeline.local_functions import inline_batch_norms, inlined_since
 from bnfold.pipeline.measure import measure, source_of, versions
 from bnfold.pipeline.options import DEFAULTS, LARGE, Options, Progress
-from bnfold.report import Command, Report, RolledBack, Signature, Source, Timing, Verdict
+from bnfold.report import Command, Inlined, Report, RolledBack, Signature, Source, Timing, Verdict
 
 if TYPE_CHECKING:
     import onnx
@@ -33,22 +35,49 @@ if TYPE_CHECKING:
 __all__ = ["convert", "fold_onnx", "inspect", "verify"]
 
 _EVERYTHING = ("*",)
+_FROZEN = "asked for with --freeze-initializers"
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An artifact in inference mode, and the original program to compare with."""
+    """An artifact in inference mode, and the original program to compare with.
+
+    Attributes:
+        loaded: What the frontend read.
+        model: The model that is folded.
+        mode: What was done to reach inference mode.
+        account: What was read, for the report.
+        whole: The model with all of its functions, where some were replaced by their nodes.
+    """
 
     loaded: Loaded
     model: onnx.ModelProto
     mode: tuple[ModeChange, ...]
     account: Source
+    whole: onnx.ModelProto | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What is left to feed in inference mode."""
         left = {value.name for value in self.model.graph.input}
         return tuple(spec for spec in self.loaded.inputs if spec.name in left)
+
+    @property
+    def inlined(self) -> tuple[Inlined, ...]:
+        """The functions of the file that are nodes of the model now."""
+        return inlined_since(self.loaded.model, self.model)
+
+    def original(self) -> Runner | None:
+        """Return what runs the original program; None where the model that is folded is the original itself."""
+        if self.loaded.run is not None or self.whole is None:
+            return self.loaded.run
+        from bnfold.parity.run import Session
+
+        # Replacing functions is a translation, and judged as one.
+        try:
+            return Session(self.whole).run
+        except BnfoldError:
+            return Session(self.whole, native=False).run
 
 
 class _Clock:
@@ -142,6 +171,7 @@ def inspect(path: str | os.PathLike[str], options: Options = DEFAULTS, *, progre
     source = _read(Path(path), options, clock)
     keep = _EVERYTHING if options.fold == "none" else options.keep
     with clock.step("plan"):
+        source = _without_functions(source, keep)
         plan = folding.plan(source.model, keep=keep)
         check_keep(plan, options.keep)
     return _report("inspect", source, options, clock, plan=plan)
@@ -216,10 +246,23 @@ def _read(path: Path, options: Options, clock: _Clock) -> _Source:
         loaded = frontends.load(path, options.request)
         check_idle(options, loaded, path)
         account = source_of(path, loaded)
+    frozen: tuple[str, ...] = ()
     with clock.step("inference mode"):
-        model, changes = to_inference_mode(loaded.model)
-    mode = (*loaded.mode, *(ModeChange(c.kind, c.name, c.before, c.after, c.proof) for c in changes))
-    return _Source(loaded, model, mode, account)
+        model = loaded.model
+        if options.freeze_initializers:
+            frozen, model = overridable(model), freeze(model)
+        model, changes = to_inference_mode(model)
+    mode = [ModeChange("initializer", name, "input with a default", "constant", _FROZEN) for name in frozen]
+    mode += [ModeChange(c.kind, c.name, c.before, c.after, c.proof) for c in changes]
+    return _Source(loaded, model, (*loaded.mode, *mode), account)
+
+
+def _without_functions(source: _Source, keep: Collection[str]) -> _Source:
+    """Replace the model's own functions by their nodes where that lets a batch norm fold."""
+    if keep == _EVERYTHING:
+        return source
+    model = inline_batch_norms(source.model, keep)
+    return source if model is source.model else replace(source, model=model, whole=source.model)
 
 
 def _feeds(options: Options, source: _Source) -> Sequence[Mapping[str, Array]] | None:
@@ -247,7 +290,7 @@ def _prove(
             unfolded=source.model,
             folded=folded.model,
             regions=folded.regions,
-            original=source.loaded.run,
+            original=source.original(),
             level=level,
             seed=options.seed,
             feeds=feeds,
@@ -263,6 +306,7 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
     rolled_back: tuple[RolledBack, ...] = ()
     while True:
         with clock.step("fold"):
+            source = source if rolled_back else _without_functions(source, keep)
             put_back = (glob.escape(name) for piece in rolled_back for name in piece.sources)
             plan = folding.plan(source.model, keep=(*keep, *put_back))
             check_keep(plan, options.keep)
@@ -320,6 +364,7 @@ def _report(
         mode=source.mode,
         batch_norms=batch_norms_of(source.model, plan, rolled_back),
         affines=affines_of(plan),
+        inlined=source.inlined,
         before=measure(source.model),
         after=None if after is None else measure(after),
         verdict=_verdict(proof, rolled_back),

@@ -20,6 +20,7 @@ __all__ = [
     "Affine",
     "BatchNorm",
     "Command",
+    "Inlined",
     "Kept",
     "Measure",
     "Outcome",
@@ -111,6 +112,9 @@ class BatchNorm:
         output: The value it computes.
         channels: How many channels it normalises; None where the model does not say.
         outcome: ``"folded"``, ``"kept"``, or ``"rolled-back"``: folded, found wanting and put back.
+        form: How it was folded, where something other than weights changed: ``"scale-only"`` (it is an Add now, its
+            scale is in the layers), ``"max-form"`` (an activation became Max or Min with constants), ``"bias-map"`` (a
+            layer's bias became one a position), ``"branches"`` (parallel layers became one); empty otherwise.
         into: The layers that took it in; empty unless folded.
         kept: Why it stays; None where it was folded.
         also: What the layers on its other side said, where that differs.
@@ -120,6 +124,7 @@ class BatchNorm:
     output: str
     channels: int | None
     outcome: Outcome
+    form: str = ""
     into: tuple[Absorbed, ...] = ()
     kept: Kept | None = None
     also: tuple[Kept, ...] = ()
@@ -133,6 +138,22 @@ class Affine:
     op_type: str
     output: str
     into: tuple[Absorbed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inlined:
+    """A function of the model itself whose calls were replaced by its nodes, so that batch norms can be folded.
+
+    Attributes:
+        name: Its domain and name.
+        calls: How many calls of it there were, those in other functions included.
+        holds_batch_norm: Whether a batch norm stands in it, or in a function that it calls; otherwise it has a layer
+            that takes one in.
+    """
+
+    name: str
+    calls: int
+    holds_batch_norm: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +213,7 @@ class Report:
         mode: What was done to put it in inference mode, with the proof.
         batch_norms: Every batch norm exactly once, in the order of the graph.
         affines: Constant affines that were folded.
+        inlined: Functions of the model itself that were replaced by their nodes.
         before: The unfolded model in inference mode.
         after: The folded model, or the one that was compared; None where there is none.
         verdict: ``"pass"``, ``"pass-more-accurate"``, ``"rolled-back"`` (what failed was taken back, and the rest
@@ -212,6 +234,7 @@ class Report:
     mode: tuple[ModeChange, ...]
     batch_norms: tuple[BatchNorm, ...]
     affines: tuple[Affine, ...]
+    inlined: tuple[Inlined, ...]
     before: Measure
     after: Measure | None
     verdict: Verdict

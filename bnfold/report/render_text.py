@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from bnfold.frontends.loaded import TensorSpec
-from bnfold.report.record import Absorbed, BatchNorm, Measure, Report
+from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, Report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,6 +33,14 @@ _VERDICTS: Mapping[str, tuple[str, str]] = {
     "fail": ("FAIL", "red"),
     "not-verified": ("NOT VERIFIED", "yellow"),
 }
+
+_FORMS: Mapping[str, str] = {
+    "scale-only": "an Add is left in its place; its scale went into layers",
+    "max-form": "an activation became a Max or a Min with constants",
+    "bias-map": "a layer's bias became one a position",
+    "branches": "parallel layers became one",
+}
+_ON_THE_WAY = frozenset({"add-output", "mul-constant", "constant"})
 
 Row = tuple[str, "Text | RenderableType"]
 
@@ -106,6 +114,8 @@ def size(count: float, unit: str = "B") -> str:
 def _rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     yield from _source_rows(report)
     yield from _mode_rows(report)
+    if report.inlined:
+        yield "functions", _text(_inlined(report.inlined))
     if report.command == "inspect":
         yield from _signature_rows(report)
     if report.command != "verify":
@@ -169,13 +179,14 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
         said = " and ".join(f"{count} constant {op}" for op, count in sorted(ops.items()))
         where = _where([step for affine in report.affines for step in _layers(affine.into)])
         yield "", _text("   ".join([f"{said} {would}".rstrip(), where]))
-    if verbose:
+    for form, count in Counter(batch_norm.form for batch_norm in folded if batch_norm.form).items():
+        yield "", _text(f"{count} × {form}: {_FORMS.get(form, 'more than weights changes')}")
+    if verbose or report.command == "inspect":
         for batch_norm in folded:
-            into = ", ".join(f"{step.op_type} {step.node} ({step.rule})" for step in batch_norm.into)
-            yield "", _text(f"{batch_norm.name} → {into}", "dim")
+            form = f"   {batch_norm.form}" if batch_norm.form else ""
+            yield "", _text(f"{batch_norm.name} → {_into(batch_norm.into, verbose=verbose)}{form}", "dim")
         for affine in report.affines:
-            into = ", ".join(f"{step.op_type} {step.node} ({step.rule})" for step in affine.into)
-            yield "", _text(f"{affine.op_type} {affine.name} → {into}", "dim")
+            yield "", _text(f"{affine.op_type} {affine.name} → {_into(affine.into, verbose=verbose)}", "dim")
     for number, piece in enumerate(report.rolled_back):
         yield "" if number else "put back", _text(f"{_some(piece.sources)}: {piece.detail}", "yellow")
     yield from _kept_rows(report, verbose=verbose)
@@ -190,14 +201,22 @@ def _kept_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
         kept = members[0].kept
         assert kept is not None
         yield "kept", _text(f"{len(members)} × {kept.reason}: {kept.says}", "yellow")
-        if not verbose:
+        if not (verbose or report.command == "inspect"):
             yield "", _text(_some([member.name for member in members]))
         else:
             for member in members:
-                for refusal in (member.kept, *member.also):
-                    if refusal is not None and refusal.detail:
-                        yield "", _text(f"{member.name}: {refusal.detail} ({refusal.reason})", "dim")
-        yield "", _text(kept.remedy, "dim")
+                yield from (("", line) for line in _why(member))
+        for remedy in dict.fromkeys(member.kept.remedy for member in members if member.kept is not None):
+            yield "", _text(f"hint: {remedy}", "dim")
+
+
+def _why(member: BatchNorm) -> Iterator[Text]:
+    """Say of one batch norm what was in the way on either side, as far as that is more than its name."""
+    refusals = [refusal for refusal in (member.kept, *member.also) if refusal is not None and refusal.detail]
+    if not refusals:
+        yield _text(member.name, "dim")
+    for refusal in refusals:
+        yield _text(f"{member.name}: {refusal.detail} ({refusal.reason})", "dim")
 
 
 def _parity_rows(report: Report, parity: Parity, *, verbose: bool) -> Iterator[Row]:
@@ -255,6 +274,8 @@ def _compared(report: Report, comparison: Comparison, gate: str, *, several: boo
     judged, measure = ("original", "ONNX") if gate == "translation" else ("folded", "unfolded")
     if report.command == "verify" and gate == "whole":
         judged, measure = "B", "A"
+    elif report.source.format == "onnx" and report.inlined:
+        measure = "without functions" if gate == "translation" else "unfolded"
     elif report.source.format == "onnx":
         measure = "original"
     head = "PASS" if comparison.verdict.passed else comparison.verdict.says
@@ -292,8 +313,20 @@ def _where(steps: Sequence[Absorbed]) -> str:
 
 
 def _layers(into: Sequence[Absorbed]) -> Sequence[Absorbed]:
-    """Return the layers that took a map in; an Add that took its shift belongs to the layer in front of it."""
-    return [step for step in into if step.rule != "add-output"] or into
+    """Return the layers that took a map in; a constant that changed on the way to one belongs to it."""
+    return [step for step in into if step.rule not in _ON_THE_WAY] or into
+
+
+def _into(into: Sequence[Absorbed], *, verbose: bool) -> str:
+    """Say which nodes took a map in; the rules by which they did are for those who want every detail."""
+    steps = into if verbose else _layers(into)
+    return ", ".join(f"{step.op_type} {step.node}{f' ({step.rule})' if verbose else ''}" for step in steps)
+
+
+def _inlined(functions: Sequence[Inlined]) -> str:
+    names = [f"{function.name} ({_plural(function.calls, 'call')})" for function in functions]
+    because = "so that batch norms can be folded"
+    return f"{_some(names)} → {'its' if len(names) == 1 else 'their'} nodes   {because}"
 
 
 def _took(report: Report, step: str) -> str:

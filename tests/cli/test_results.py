@@ -355,10 +355,12 @@ def test_inspect_says_what_would_happen_and_writes_nothing(folder: Path) -> None
         "  inputs       x   float32 (N, 3, 8, 8)\n"
         "  outputs      y   float32 (N, 4, 6, 6)\n"
         "  fold         1 of 2 batch norms can be folded   1 into Conv before\n"
+        "               batchnormalization_1 → Conv conv_0\n"
         "  kept         1 × no-rule: Neither neighbour can take it in: the operation there is not linear, or\n"
         "               has no rule.\n"
-        "               batchnormalization_3\n"
-        "               Put the batch norm next to a dense or convolution layer.\n"
+        "               batchnormalization_3: Sigmoid sigmoid_2 stands behind it (no-rule)\n"
+        "               batchnormalization_3: no layer reads y (edge-of-graph)\n"
+        "               hint: Put the batch norm next to a dense or convolution layer.\n"
     )
     assert files(folder) == before
 

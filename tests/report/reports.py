@@ -12,8 +12,8 @@ SOURCE = Source("nets/face.pb", "frozen-graph", "TensorFlow 1.15", "TF1 frozen g
 BEFORE = Measure(17, 93_800_000, 23_451_234, 2312, 1, {"BatchNormalization": 3, "Conv": 2, "If": 449, "Relu": 2})
 AFTER = Measure(17, 93_312_000, 23_450_000, 431, 1, {"BatchNormalization": 1, "Conv": 2, "Relu": 2})
 
-FOLDED = BatchNorm("bn1", "bn1:0", 32, "folded", (Absorbed("conv1", "Conv", "conv-output", "output"),))
-FORWARD = BatchNorm("bn2", "bn2:0", 64, "folded", (Absorbed("fc", "Gemm", "gemm-input", "input"),))
+FOLDED = BatchNorm("bn1", "bn1:0", 32, "folded", into=(Absorbed("conv1", "Conv", "conv-output", "output"),))
+FORWARD = BatchNorm("bn2", "bn2:0", 64, "folded", into=(Absorbed("fc", "Gemm", "gemm-input", "input"),))
 STAYS = BatchNorm(
     "bn3",
     "bn3:0",
@@ -88,6 +88,7 @@ def report(**changes: object) -> Report:
         ),
         "batch_norms": (FOLDED, FORWARD, STAYS),
         "affines": (Affine("mul", "Mul", "mul:0", FOLDED.into),),
+        "inlined": (),
         "before": BEFORE,
         "after": AFTER,
         "verdict": "pass-more-accurate",

@@ -37,7 +37,7 @@ def test_a_good_run_looks_as_it_should() -> None:
                      1 constant Mul   1 into Conv before
         kept         1 × padded-shift: The border never sees the shift.
                      bn3
-                     Pad before it.
+                     hint: Pad before it.
         verify       each fold   2/2   worst η 5.2 (limit 61) bn1
                      translation PASS   error against float64: ONNX 3.1e-06, original 1.2e-06
                      whole       PASS   error against float64: unfolded 3.1e-06, folded 1.2e-06
