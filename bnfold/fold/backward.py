@@ -169,11 +169,12 @@ class _Walk:
                 return (_Option(here),)
         if absorber is not None:
             affine = draft.reach(producer, absorber, field, None)
-            if isinstance(affine, Refusal):
+            if not isinstance(affine, Refusal):
+                here.leaves[producer] = Leaf(absorber, field, None)
+                here.adds = int(field.has_shift and not draft.has_room(producer, absorber))
+                return (_Option(here),)
+            if carrier is None:
                 return affine
-            here.leaves[producer] = Leaf(absorber, field, None)
-            here.adds = int(field.has_shift and not draft.has_room(producer, absorber))
-            return (_Option(here),)
         if own is not None and (carrier is None or draft.is_shift(producer) or not own.field.has_shift):
             return self._past_own(producer, field, here)
         assert carrier is not None

@@ -24,6 +24,9 @@ _SMALL = 1024
 
 _STANDARD = frozenset({"", "ai.onnx"})
 
+_KEEPING = frozenset({"GroupNormalization"})
+"""Operations that keep shape and type, which onnx's inference knows nothing about."""
+
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
@@ -104,6 +107,11 @@ def _copy_node(node: NodeProto, skeleton: GraphProto) -> None:
         skeleton.input.extend(_typed(node.output[0], tensor) for tensor in large[:1])
         return
     copy = skeleton.node.add(op_type=node.op_type, domain=node.domain, name=node.name)
+    if node.op_type in _KEEPING and node.domain in _STANDARD:
+        copy.op_type = "Identity"
+        copy.input.extend(node.input[:1])
+        copy.output.extend(node.output[:1])
+        return
     copy.input.extend(node.input)
     copy.output.extend(node.output)
     for attribute in node.attribute:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +45,13 @@ def build(graph: str, *, seed: int, opset: int = 20, ir_version: int = 9) -> onn
 def feeds_for(model: onnx.ModelProto, *, seed: int) -> Mapping[str, Array]:
     """Draw one array for each input of a model."""
     rng = np.random.default_rng(seed)
-    feeds = {}
+    feeds: dict[str, Any] = {}
     initializers = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         if value.name not in initializers:
             shape = [dimension.dim_value or 2 for dimension in value.type.tensor_type.shape.dim]
-            feeds[value.name] = rng.normal(size=shape)
+            whole = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).kind == "i"
+            feeds[value.name] = rng.integers(0, 2, size=shape) if whole else rng.normal(size=shape)
     return feeds
 
 
