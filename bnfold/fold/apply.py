@@ -95,7 +95,7 @@ class _Writer:
     def write(self) -> None:
         for index, taken in sorted(self.draft.taken_in.items()):
             if index not in self.draft.gone and taken:
-                self._write_linear(index, taken[0][0])
+                self._write_linear(index, taken[0].absorber)
         for index, field in sorted(self.draft.own.items()):
             self._write_own(index, field)
         for index, constants in sorted(self.draft.constants.items()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,10 @@ import numpy.typing as npt
 from onnx import helper
 
 from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
+from bnfold.fold.branch_weights import joined
+from bnfold.fold.changed_node import ChangedNode
 from bnfold.fold.linear_nodes import FLOATING, read_linear, stored_dtype
-from bnfold.fold.step import Step
+from bnfold.fold.step import Branch, Step
 from bnfold.graph.shapes import subgraphs
 from bnfold.graph.view import NodeView
 from bnfold.graph.wiring import Wiring
@@ -25,11 +27,9 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
     from bnfold.affine.per_channel import Float64Array
-    from bnfold.graph.constants import Constant
-    from bnfold.graph.shapes import Shape
     from bnfold.graph.view import GraphView
 
-__all__ = ["Draft", "names_in_use"]
+__all__ = ["Draft", "Taken", "names_in_use"]
 
 
 def names_in_use(model: ModelProto) -> set[str]:
@@ -50,44 +50,20 @@ def names_in_use(model: ModelProto) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangedNode(NodeView):
-    """A node some of whose constants are not what they are in the model any more.
+class Taken:
+    """What a linear layer has taken in.
 
     Attributes:
-        constants: The new ones, by input.
-        now: Its operation.
+        absorber: The rule that says where the layer's weights are.
+        affine: The map, by that rule; None for a branch beside the layer.
+        branch: The branch.
+        own: The branch's map, where it is one.
     """
 
-    constants: Mapping[int, Float64Array] = field(default_factory=dict)
-    now: str = ""
-
-    @property
-    def op_type(self) -> str:
-        """What the node has turned into."""
-        return self.now
-
-    @property
-    def attributes(self) -> Mapping[str, object]:
-        """Its attributes; a node that has turned into something else has none."""
-        return {} if self.now != self.proto.op_type else self.view.attributes(self.index)
-
-    def has_input(self, position: int) -> bool:
-        """Whether an optional input is given."""
-        return position in self.constants or NodeView.has_input(self, position)
-
-    def is_constant(self, position: int) -> bool:
-        """Whether an input is the same in every run."""
-        return position in self.constants or NodeView.is_constant(self, position)
-
-    def constant(self, position: int) -> Constant | None:
-        """Return an input that is constant, floats as float64."""
-        changed = self.constants.get(position)
-        return NodeView.constant(self, position) if changed is None else changed
-
-    def shape(self, position: int) -> Shape | None:
-        """Return the shape of an input."""
-        changed = self.constants.get(position)
-        return NodeView.shape(self, position) if changed is None else changed.shape
+    absorber: Absorber
+    affine: PerChannelAffine | None = None
+    branch: Branch | None = None
+    own: Field | None = None
 
 
 class Draft:
@@ -113,7 +89,7 @@ class Draft:
         self.affines: dict[int, Affine] = {}
         self.fixed: set[int] = set()
         self.gone: set[int] = set()
-        self.taken_in: dict[int, list[tuple[Absorber, PerChannelAffine]]] = defaultdict(list)
+        self.taken_in: dict[int, list[Taken]] = defaultdict(list)
         self.own: dict[int, Field] = {}
         self.constants: dict[int, dict[int, Float64Array]] = {}
         self.becomes: dict[int, str] = {}
@@ -245,7 +221,7 @@ class Draft:
             affine = self.affines[index]
             return self.dtype_of(index, affine.data_input if index in self.becomes else 1 - affine.data_input)
         producer = self.wiring.producers[self.wiring.reads(index)[0]]
-        form = self.taken_in[producer][0][0].form(self.view.node(producer))
+        form = self.taken_in[producer][0].absorber.form(self.view.node(producer))
         assert isinstance(form, Form)
         return stored_dtype(self.view.node(producer), form)
 
@@ -271,11 +247,14 @@ class Draft:
         if self._latest is not None and self._latest[:2] == (index, len(taken)):
             return self._latest[2]
         linear = read_linear(self.view.node(index), form)
-        for absorber, affine in taken:
+        for part in taken:
             if isinstance(linear, Refusal):
                 break
             linear = _without_loose_bias(linear, form)
-            linear = absorber.absorb(linear, affine)
+            if part.affine is not None:
+                linear = part.absorber.absorb(linear, part.affine)
+            else:
+                linear = joined(self, index, linear, part)
         if not isinstance(linear, Refusal):
             linear = _without_loose_bias(linear, form)
             self._latest = (index, len(taken), linear)
@@ -309,6 +288,9 @@ class Draft:
 
     def take(self, index: int, direction: Direction, steps: Sequence[Step], rest: Field | None = None) -> None:
         """Fold an affine map: let the layers take it in, and remove its node, or leave an Add with ``rest`` of it."""
+        if steps and steps[0].branch is not None:
+            self._join(steps[0].index, steps[0].branch)
+            return
         for step in steps:
             if step.own is not None:
                 self._set_own(step.index, step.own)
@@ -337,6 +319,24 @@ class Draft:
             if step.affine is not None:
                 self._take_in(step)
 
+    def _join(self, host: int, branch: Branch) -> None:
+        """Let a convolution take in a branch beside it."""
+        own = self.affines.pop(branch.node, None) if branch.node is not None else None
+        absorber = self.rules.absorbers["Conv", Side.OUTPUT]
+        self.taken_in[host].append(Taken(absorber, branch=branch, own=own.field if own is not None else None))
+        if branch.stays is None:
+            self.wiring.remove_input(branch.total, branch.position)
+        else:
+            self.gone.add(branch.total)
+            if branch.renames:
+                self.wiring.drop_behind(branch.total, branch.stays)
+            else:
+                self.wiring.drop_before(branch.total, branch.stays)
+        if branch.node is not None:
+            self.own.pop(branch.node, None)
+            self.gone.add(branch.node)
+            self.wiring.remove(branch.node)
+
     def _take_in(self, step: Step) -> None:
         assert step.affine is not None
         absorber = self.rules.absorbers[step.op_type, step.side]
@@ -346,7 +346,7 @@ class Draft:
         if known is None and form.bias is None:
             known = self._after(step)
         taken = self.taken_in[step.index]
-        taken.append((absorber, step.affine))
+        taken.append(Taken(absorber, step.affine))
         own = self.affines.get(step.index)
         if own is not None:  # a batch norm that stays, and took in what stood behind it, or in front of it
             near = Field.along_axis(step.affine, form.axis, own.field.rank)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bnfold.fold.backward import toward_producer
+from bnfold.fold.branches import find_joint, sums
 from bnfold.fold.draft import Draft, names_in_use
 from bnfold.fold.forward import toward_consumers
 from bnfold.fold.stage import STAGES, Stage
@@ -146,6 +147,8 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES)
 
 def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[Refusal]], stage: Stage) -> list[Fold]:
     """Try every affine once: backward in the order of the graph, what is left forward in the opposite order."""
+    if stage.branches:
+        return _join_branches(draft, subjects, refusals)
     found = []
     for direction in Direction:
         backward = direction is Direction.BACKWARD
@@ -162,6 +165,20 @@ def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[
             path = draft.view.path
             found.append(Fold(subject, direction, route.steps, route.path, path, index, form, route.rest))
             draft.take(index, direction, route.steps, route.rest)
+    return found
+
+
+def _join_branches(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[Refusal]]) -> list[Fold]:
+    """Let convolutions take in the branches beside them, one branch after another."""
+    found = []
+    for last in list(sums(draft)):
+        while (joint := find_joint(draft, last, refusals)) is not None:
+            index, path = joint.index, draft.view.path
+            subject = subjects.get(index) or _subject(draft.view.node(index), None, tuple(draft.view.scope()))
+            found.append(Fold(subject, Direction.FORWARD, (joint.step,), joint.path, path, index, "branches"))
+            draft.take(index, Direction.FORWARD, (joint.step,))
+            if last in draft.gone:
+                break
     return found
 
 

@@ -58,8 +58,8 @@ def _region(draft: Draft, nodes: set[int], folds: Sequence[Fold]) -> Region:
                 outputs[name] = None
     fan_in = 1
     for node in inside:
-        for absorber, _affine in draft.taken_in.get(node, ()):
-            form = absorber.form(view.node(node))
+        for taken in draft.taken_in.get(node, ()):
+            form = taken.absorber.form(view.node(node))
             if isinstance(form, Form):
                 fan_in = max(fan_in, form.fan_in)
     return Region(

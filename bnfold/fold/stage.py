@@ -21,12 +21,14 @@ class Stage:
     Attributes:
         form: The stable name that reports use; empty for an ordinary fold.
         new_add: Whether a batch norm may leave a new Add behind a layer that has no bias.
+        branches: Whether parallel branches become one convolution; nothing else is tried then.
         max_form: Whether a carrier may turn into another operation.
         scale_only: Whether a batch norm may stay as an Add of its shift.
     """
 
     form: str = ""
     new_add: bool = False
+    branches: bool = False
     max_form: bool = False
     scale_only: bool = False
 
@@ -34,6 +36,7 @@ class Stage:
 STAGES = (
     Stage(),
     Stage(new_add=True),
+    Stage("branches", branches=True),
     Stage("max-form", max_form=True),
     Stage("scale-only", scale_only=True),
 )

@@ -9,7 +9,7 @@ from bnfold.affine import Field, PerChannelAffine
 from bnfold.affine.per_channel import Float64Array
 from bnfold.rules import Side
 
-__all__ = ["CONSTANT_RULE", "FACTOR_RULE", "SHIFT_RULE", "Step"]
+__all__ = ["CONSTANT_RULE", "FACTOR_RULE", "SHIFT_RULE", "Branch", "Step"]
 
 SHIFT_RULE = "add-output"
 """The rule by which a constant Add takes a shift in and lets the scale pass: s·(x + c) + o = s·x + (s·c + o)."""
@@ -19,6 +19,27 @@ FACTOR_RULE = "mul-constant"
 
 CONSTANT_RULE = "constant"
 """The rule by which a constant that a carrier reads becomes another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A parallel branch that goes into the convolution beside it.
+
+    Attributes:
+        node: The branch's only node; None where the branch is the value itself.
+        total: The sum that loses an input.
+        position: Which of its inputs.
+        stays: Which other input takes the sum's place, where only that is left; None where more are left.
+        renames: Whether that other input takes over the name of the sum.
+        sign: With which sign the branch counts.
+    """
+
+    node: int | None
+    total: int
+    position: int
+    stays: int | None
+    renames: bool
+    sign: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +56,7 @@ class Step:
         own: The new map of a constant Add, Sub or Mul; None for all others.
         constants: New constants of a carrier, by input.
         becomes: The operation that a carrier turns into; empty where it stays what it is.
+        branch: The branch beside it that a convolution takes in; None for all others.
     """
 
     node: str
@@ -46,3 +68,4 @@ class Step:
     own: Field | None = None
     constants: Mapping[int, Float64Array] = field(default_factory=dict)
     becomes: str = ""
+    branch: Branch | None = None

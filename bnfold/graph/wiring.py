@@ -117,6 +117,17 @@ class Wiring:
         self.remove(node)
         self.reroute(after, before)
 
+    def remove_input(self, node: int, position: int) -> None:
+        """Remove one input of a node; those behind it move up."""
+        names = self.reads(node)
+        for place in range(position, len(names)):
+            if names[place]:
+                self.uses[names[place]].remove((node, place))
+        del names[position]
+        for place in range(position, len(names)):
+            if names[place]:
+                self.uses[names[place]].append((node, place))
+
     def keep_inputs(self, node: int, count: int) -> None:
         """Let a node read only its first inputs."""
         names = self.reads(node)

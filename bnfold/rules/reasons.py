@@ -64,6 +64,11 @@ class Reason(Enum):
         "The convolution pads with zeros after the batch norm, so its border never sees the shift.",
         "Pad before the batch norm, or train without padding.",
     )
+    OTHER_GRID = (
+        "other-grid",
+        "It stands beside a convolution that reads other positions or other groups, so the two are not one.",
+        "Nothing: as one convolution they would need a larger kernel.",
+    )
     SCRAMBLED = (
         "scrambled-channel",
         "A reshape between the two mixes the channel with another axis.",

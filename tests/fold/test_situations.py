@@ -397,7 +397,7 @@ def test_weights_behind_constant_nodes_are_found_and_what_computed_them_goes() -
     assert_same(model, folded)
 
 
-def test_one_batch_norm_behind_two_layers_is_not_there_twice() -> None:
+def test_one_batch_norm_behind_two_layers_goes_into_both_its_shift_only_once() -> None:
     model = build(
         """(double[1,3,6,6] x) => (double y)
            <double[4,3,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
@@ -407,7 +407,9 @@ def test_one_batch_norm_behind_two_layers_is_not_there_twice() -> None:
            y = BatchNormalization(s, gamma, beta, mean, var) }""",
         seed=1,
     )
-    assert reasons(model) == [Reason.NO_RULE]
+    folded = fold(model)
+    assert [node.op_type for node in folded.graph.node] == ["Conv"]
+    assert_same(model, folded)
 
 
 def test_a_layer_between_two_batch_norms_takes_in_both() -> None:

@@ -63,7 +63,7 @@ TRAPS = {
     "a residual that also takes the batch norm's output": (
         f"""(double[1,3,6,6] x) => (double y) <double[4,3,3,3] W, double[4,4,1,1] V, {BN}> {{
            h = Relu(x) c = Conv(h, W) r = Relu(c) n = BatchNormalization(r, gamma, beta, mean, var)
-           v = Conv(n, V) y = Add(v, n) }}""",
+           v = Conv(n, V) w = Relu(v) y = Add(w, n) }}""",
         [Reason.NO_RULE],
     ),
     "a residual that also takes the convolution's output": (

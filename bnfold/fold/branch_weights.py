@@ -1,0 +1,73 @@
+"""The weights of a convolution that has taken in a branch beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.affine import Linear
+from bnfold.rules import Form, Reason, Refusal
+from bnfold.rules.branches import Grid, add_convolution, add_diagonal, grid_of
+
+if TYPE_CHECKING:
+    from bnfold.fold.draft import Draft, Taken
+    from bnfold.graph.view import NodeView
+
+__all__ = ["joined"]
+
+
+def joined(draft: Draft, index: int, host: Linear, taken: Taken) -> Linear | Refusal:
+    """Return a convolution with a branch taken in.
+
+    Args:
+        draft: The graph so far.
+        index: The convolution.
+        host: Its weights so far.
+        taken: The branch.
+    """
+    assert taken.branch is not None
+    node, sign = draft.view.node(index), taken.branch.sign
+    grid = grid_of(host, host.weight.shape[2:])
+    if isinstance(grid, str):
+        return Refusal(Reason.OTHER_GRID, f"{node.name}: {grid}")
+    rank = host.weight.ndim - 2
+    (groups,) = host.ints("group")
+    channels = host.weight.shape[1] * groups
+    if taken.branch.node is None:
+        return add_diagonal(host, grid, np.full(channels, sign), np.zeros(channels), Grid.point(rank))
+    if taken.own is not None:
+        affine = taken.own.along(1, channels) if taken.own.rank == rank + 2 else None
+        if affine is None:
+            return Refusal(Reason.WRONG_AXIS, f"the branch beside {node.name} varies along another axis")
+        return add_diagonal(host, grid, sign * affine.scale, sign * affine.shift, Grid.point(rank))
+    beside = draft.view.node(taken.branch.node)
+    if beside.op_type == "AveragePool":
+        return _with_pool(host, grid, beside, channels, sign)
+    form = taken.absorber.form(beside)
+    branch = draft.linear(taken.branch.node, form) if isinstance(form, Form) else form
+    if isinstance(branch, Refusal):
+        return branch
+    if branch.weight.ndim != host.weight.ndim:
+        return Refusal(Reason.OTHER_GRID, f"{beside.name} has another number of axes")
+    branch_grid = grid_of(branch, branch.weight.shape[2:])
+    if isinstance(branch_grid, str):
+        return Refusal(Reason.OTHER_GRID, f"{beside.name}: {branch_grid}")
+    return add_convolution(host, grid, branch, branch_grid, sign)
+
+
+def _with_pool(host: Linear, grid: Grid, pool: NodeView, channels: int, sign: float) -> Linear | Refusal:
+    """Take in average pooling, which is a convolution where it counts its padding as zeros."""
+    taps = pool.attributes.get("kernel_shape", ())
+    if not isinstance(taps, tuple) or len(taps) != host.weight.ndim - 2 or min(taps, default=0) < 1:
+        return Refusal(Reason.OTHER_GRID, f"{pool.name} has another number of axes")
+    window = replace(host, attributes=dict(pool.attributes))  # type: ignore[arg-type]
+    at = grid_of(window, taps)
+    if isinstance(at, str):
+        return Refusal(Reason.OTHER_GRID, f"{pool.name}: {at}")
+    padded = any(at.begin) or any(at.end)
+    if pool.integer("ceil_mode", 0) or (padded and not pool.integer("count_include_pad", 0)):
+        return Refusal(Reason.OTHER_GRID, f"{pool.name} divides by another count at the border")
+    each = sign / float(np.prod(taps))
+    return add_diagonal(host, grid, np.full(channels, each), np.zeros(channels), at)
