@@ -157,7 +157,7 @@ class _Walk:
         carrier = draft.rules.carriers.get(op_type)
         position = wiring.outputs[producer].index(value)
         if (position and carrier is None) or (own is None and absorber is None and carrier is None):
-            return Refusal(Reason.NO_RULE, f"{op_type} {draft.name(producer)} stands behind it")
+            return Refusal(Reason.NO_RULE, f"its input comes from {op_type} {draft.name(producer)}")
         refusal = self._in_the_way(onward, trail)
         if refusal is not None:
             return refusal
@@ -204,7 +204,7 @@ class _Walk:
             here.own.pop(index, None)
             before = Field.of(np.ones_like(shift), shift)
         elif own.field.has_shift and index not in here.own:
-            return Refusal(Reason.NO_RULE, f"{draft.op_type(index)} {draft.name(index)} stands behind it")
+            return Refusal(Reason.NO_RULE, f"its input comes from {draft.op_type(index)} {draft.name(index)}")
         here.path[index] = None
         return (_Option(here, (self._onward(index, own.data_input, before),)),)
 
@@ -241,7 +241,7 @@ class _Walk:
             options.append(_Option(here, tuple(onward)))
         if options:
             return tuple(options)
-        return first or Refusal(Reason.NO_RULE, f"{draft.op_type(index)} {draft.name(index)} stands behind it")
+        return first or Refusal(Reason.NO_RULE, f"its input comes from {draft.op_type(index)} {draft.name(index)}")
 
     def _onward(self, index: int, position: int, field: Field) -> _Onward:
         return _Onward(self.draft.wiring.reads(index)[position], (index, position), field)

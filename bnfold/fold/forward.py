@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.affine import Field
+from bnfold.fold.patterns import is_product
 from bnfold.fold.stage import Stage, worth_it
 from bnfold.fold.trail import Leaf, Route, Trail, settle
 from bnfold.rules import BATCH_NORM, Reason, Refusal, Side
@@ -39,7 +40,7 @@ def toward_consumers(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     if affine.assumed:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{draft.name(index)} may enlarge a value whose size is not known")
     if stage.max_form:
-        return Refusal(Reason.NO_RULE, f"{draft.name(index)} stands in front of nothing that could change its form")
+        return Refusal(Reason.NO_RULE, f"{draft.name(index)} has no node in front that could change its form")
     scale, shift = affine.field.scale_only(), affine.field.shift_only()
     rest = None
     if stage.scale_only:
@@ -57,11 +58,12 @@ def toward_consumers(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     if stage.scale_only:
         parts = [scale]
     trail = Trail()
+    uniform = draft.op_type(index) != BATCH_NORM and not affine.field.axes()
     value = draft.wiring.outputs[index][0]
     if not draft.wiring.uses_of(value) and value not in draft.wiring.captured:
         return Refusal(Reason.EDGE, f"no layer reads {value}")
     for part in parts or [scale]:
-        found = _Walk(draft, trail).follow(value, part)
+        found = _Walk(draft, trail, uniform).follow(value, part)
         refusal = found if isinstance(found, Refusal) else trail.join(found)
         if refusal is not None:
             return refusal
@@ -78,10 +80,12 @@ class _Walk:
     Attributes:
         draft: The graph so far.
         before: What the part that went first has found.
+        uniform: Whether it is a plain number, which may belong to a product that it must not go through.
     """
 
     draft: Draft
     before: Trail
+    uniform: bool
 
     def follow(self, start: str, field: Field) -> Trail | Refusal:
         """Follow a part from a value to all its readers, each after all that it reads."""
@@ -144,14 +148,14 @@ class _Walk:
                 return refusal
             trail.leaves[index] = Leaf(absorber, field, position)
             return {}
-        if carrier is None:
-            return Refusal(Reason.NO_RULE, f"{op_type} {draft.name(index)} stands in front of it")
+        if carrier is None or (self.uniform and is_product(draft, index)):
+            return Refusal(Reason.NO_RULE, f"{op_type} {draft.name(index)} reads it")
         node = draft.node(index, self.before.constants.get(index))
         carried = carrier.forward(node, fields)
         if isinstance(carried, Refusal):
             return carried
         if carried.becomes:
-            return Refusal(Reason.NO_RULE, f"{op_type} {draft.name(index)} stands in front of it")
+            return Refusal(Reason.NO_RULE, f"{op_type} {draft.name(index)} reads it")
         if carried.constants:
             trail.constants[index] = carried.constants
         trail.path[index] = None
@@ -179,5 +183,5 @@ class _Walk:
             moved = np.asarray(own.scale * field.shift)
             return {0: Field.of(np.ones_like(moved), moved)}
         if own.has_shift:
-            return Refusal(Reason.NO_RULE, f"{draft.op_type(index)} {draft.name(index)} stands in front of it")
+            return Refusal(Reason.NO_RULE, f"{draft.op_type(index)} {draft.name(index)} reads it")
         return {0: field}

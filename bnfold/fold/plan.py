@@ -9,6 +9,7 @@ from bnfold.fold.backward import toward_producer
 from bnfold.fold.branches import find_joint, sums
 from bnfold.fold.draft import Draft, names_in_use
 from bnfold.fold.forward import toward_consumers
+from bnfold.fold.patterns import belongs_to_function
 from bnfold.fold.stage import STAGES, Stage
 from bnfold.fold.step import Step
 from bnfold.graph.view import NodeView, views
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto
 
     from bnfold.affine import Field
+    from bnfold.fold.trail import Route
     from bnfold.graph.shapes import GraphPath
 
 __all__ = ["Fold", "FoldPlan", "Kept", "Subject", "plan"]
@@ -154,7 +156,11 @@ def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[
         backward = direction is Direction.BACKWARD
         walk = toward_producer if backward else toward_consumers
         for index in sorted(draft.affines, key=draft.order, reverse=not backward):
-            route = walk(draft, index, stage)
+            route: Route | Refusal
+            if belongs_to_function(draft, index):
+                route = Refusal(Reason.NO_GAIN, f"{draft.name(index)} is the tail of a function that runtimes know")
+            else:
+                route = walk(draft, index, stage)
             if isinstance(route, Refusal):
                 if stage is STAGES[0]:
                     refusals.setdefault(index, []).append(route)

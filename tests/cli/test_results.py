@@ -358,7 +358,7 @@ def test_inspect_says_what_would_happen_and_writes_nothing(folder: Path) -> None
         "               batchnormalization_1 → Conv conv_0\n"
         "  kept         1 × no-rule: Neither neighbour can take it in: the operation there is not linear, or\n"
         "               has no rule.\n"
-        "               batchnormalization_3: Sigmoid sigmoid_2 stands behind it (no-rule)\n"
+        "               batchnormalization_3: its input comes from Sigmoid sigmoid_2 (no-rule)\n"
         "               batchnormalization_3: no layer reads y (edge-of-graph)\n"
         "               hint: Put the batch norm next to a dense or convolution layer.\n"
     )
