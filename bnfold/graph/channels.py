@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bnfold.graph.shapes import Dimension, Shape
 
-__all__ = ["AxisGroup", "regroup"]
+__all__ = ["AxisGroup", "known_sizes", "regroup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,12 @@ class AxisGroup:
     after: Shape
     first_before: int
     first_after: int
+
+
+def known_sizes(shape: Shape) -> tuple[int, ...] | None:
+    """Return a shape as numbers; None where one is not known."""
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    return sizes if len(sizes) == len(shape) else None
 
 
 def regroup(before: Shape, after: Shape) -> tuple[AxisGroup, ...]:

@@ -8,7 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnfold.rules import conv, conv_transpose, einsum, gather_table, gemm, layout, matmul, norms, recurrent, sources
+from bnfold.rules import (
+    blocks,
+    choices,
+    concat,
+    conv,
+    conv_transpose,
+    dequantize,
+    einsum,
+    gather_table,
+    gemm,
+    layout,
+    matmul,
+    norms,
+    pointwise,
+    pooling,
+    products,
+    recurrent,
+    reductions,
+    resampling,
+    selections,
+    sources,
+    sums,
+)
 from bnfold.rules.declare import Absorber, Affine, Carried, Carrier, Direction, Example, Form, Side, Source
 from bnfold.rules.reasons import Reason, Refusal
 from bnfold.rules.sources import BATCH_NORM
@@ -59,6 +81,7 @@ _ABSORBERS = (
     einsum.INPUT_SIDE,
     gather_table.GATHER,
     gather_table.GATHER_ND,
+    dequantize.OUTPUT_SIDE,
     norms.BATCH_NORM_OUTPUT,
     norms.BATCH_NORM_INPUT,
     norms.INSTANCE_NORM_OUTPUT,
@@ -70,9 +93,23 @@ _ABSORBERS = (
     recurrent.RNN_INPUT,
 )
 
+_CARRIERS = (
+    layout.CARRIERS,
+    selections.CARRIERS,
+    blocks.CARRIERS,
+    concat.CARRIERS,
+    sums.CARRIERS,
+    products.CARRIERS,
+    choices.CARRIERS,
+    pointwise.CARRIERS,
+    pooling.CARRIERS,
+    reductions.CARRIERS,
+    resampling.CARRIERS,
+)
+
 RULES = Rules(
     sources=sources.SOURCES,
-    carriers=layout.CARRIERS,
+    carriers={op_type: carrier for table in _CARRIERS for op_type, carrier in table.items()},
     absorbers={(absorber.op_type, absorber.side): absorber for absorber in _ABSORBERS},
 )
 """Every rule there is."""

@@ -132,7 +132,7 @@ GATHER = Absorber(
                <double[6] gamma, double[6] beta, double[6] mean, double[6] var> {
                h = Gather(T, i)
                y = BatchNormalization(h, gamma, beta, mean, var) }""",
-            refused=Reason.DYNAMIC_WEIGHT,
+            refused=Reason.EDGE,
         ),
     ),
 )

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from onnx import TensorProto
 
 from bnfold.affine import Field
-from bnfold.graph.channels import regroup
+from bnfold.graph.channels import AxisGroup, known_sizes, regroup
 from bnfold.graph.shapes import Dimension, Shape
 from bnfold.graph.view import NodeView
-from bnfold.rules.declare import Back, Carried, Carrier, Direction, Example, Forth
+from bnfold.rules.carrying import LARGEST_FIELD, both, shape_text
+from bnfold.rules.declare import Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
 
 __all__ = ["CARRIERS"]
-
-_LARGEST_FIELD = 1 << 22
-"""A field is never laid out over more elements than this."""
-
-Carry = Callable[[NodeView, Field, Direction], Field | Refusal]
-
-
-def _backward(carry: Carry) -> Back:
-    def backward(node: NodeView, position: int, field: Field) -> Carried | Refusal:
-        if position != 0:
-            return Refusal(Reason.NO_RULE, f"it stands behind output {position} of {node.name}")
-        carried = carry(node, field, Direction.BACKWARD)
-        return carried if isinstance(carried, Refusal) else Carried({0: carried})
-
-    return backward
-
-
-def _forward(carry: Carry) -> Forth:
-    def forward(node: NodeView, fields: Mapping[int, Field]) -> Carried | Refusal:
-        if set(fields) != {0}:
-            return Refusal(Reason.NO_RULE, f"{node.name} does not read it as its value")
-        carried = carry(node, fields[0], Direction.FORWARD)
-        return carried if isinstance(carried, Refusal) else Carried({0: carried})
-
-    return forward
 
 
 def _unchanged(_node: NodeView, field: Field, _direction: Direction) -> Field | Refusal:
@@ -55,6 +32,18 @@ def _dropout(node: NodeView, field: Field, _direction: Direction) -> Field | Ref
     return field
 
 
+_FLOATING = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE})
+
+
+def _cast(node: NodeView, field: Field, _direction: Direction) -> Field | Refusal:
+    # Between floating types it rounds, and does nothing else. The map is real-number algebra on both sides of that: it
+    # is rounded once, in the layer that takes it in, and values are rounded as often as before.
+    before, after = node.view.type(node.proto.input[0]).element, node.attributes.get("to")
+    if before not in _FLOATING or after not in _FLOATING:
+        return Refusal(Reason.NO_RULE, f"{node.name} converts from or to a type that is not known to be floating")
+    return field
+
+
 def _transpose(node: NodeView, field: Field, direction: Direction) -> Field | Refusal:
     given = node.attributes.get("perm")
     perm = tuple(given) if isinstance(given, tuple) else tuple(reversed(range(field.rank)))
@@ -65,54 +54,99 @@ def _transpose(node: NodeView, field: Field, direction: Direction) -> Field | Re
     return field.transposed(perm)
 
 
-def _known(shape: Shape) -> tuple[int, ...] | None:
-    sizes = [size for size in shape if isinstance(size, int)]
-    return tuple(sizes) if len(sizes) == len(shape) else None
-
-
 def _regrouped(node: NodeView, field: Field, before: Shape, after: Shape) -> Field | Refusal:
     """Map a field through a row-major change of shape, group of axes by group of axes."""
     if field.rank != len(before):
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} reshapes a value of {len(before)} axes, not {field.rank}")
     inner: list[int] = []
     outer: list[int] = []
+    mixed: list[tuple[AxisGroup, int]] = []
     for group in regroup(before, after):
-        last = group.first_before + len(group.before)
-        varies = any(size != 1 for size in field.shape[group.first_before : last])
-        if not varies:
+        given = field.shape[group.first_before : group.first_before + len(group.before)]
+        if all(size == 1 for size in given):
             inner += [1] * len(group.before)
             outer += [1] * len(group.after)
             continue
         if len(group.before) == len(group.after) == 1:
-            inner.append(field.shape[group.first_before])
-            outer.append(field.shape[group.first_before])
+            inner.append(given[0])
+            outer.append(given[0])
             continue
-        sizes, others = _known(group.before), _known(group.after)
+        sizes, others = known_sizes(group.before), known_sizes(group.after)
         if sizes is None or others is None or np.prod(sizes) != np.prod(others):
             return Refusal(
                 Reason.UNKNOWN_SHAPE,
-                f"{node.name} reshapes {_text(group.before)} to {_text(group.after)}: the channel is lost track of",
+                f"{node.name} reshapes {shape_text(group.before)} to {shape_text(group.after)}: "
+                "the channel is lost track of",
             )
         inner += sizes
         outer += others
-    if np.prod(inner, dtype=np.float64) > _LARGEST_FIELD:
+        if len(group.before) > 1 and len(group.after) > 1:
+            mixed.append((group, sum(size != 1 for size in given)))
+    if np.prod(inner, dtype=np.float64) > LARGEST_FIELD:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} spreads the channel over {inner}")
     if any(size not in (1, laid) for size, laid in zip(field.shape, inner, strict=True)):
-        return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} reshapes {_text(before)}, not {list(field.shape)}")
-    return field.reshaped(tuple(inner), tuple(outer))
-
-
-def _text(shape: tuple[Dimension, ...]) -> str:
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+        return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} reshapes {shape_text(before)}, not {list(field.shape)}")
+    result = field.reshaped(tuple(inner), tuple(outer))
+    for group, varying in mixed:
+        found = result.shape[group.first_after : group.first_after + len(group.after)]
+        if sum(size != 1 for size in found) > varying:
+            return Refusal(
+                Reason.SCRAMBLED,
+                f"{node.name} lays {shape_text(group.before)} out as {shape_text(group.after)}, in other rows",
+            )
+    return result
 
 
 def _reshape(node: NodeView, field: Field, direction: Direction) -> Field | Refusal:
-    before, after = node.shape(0), node.output_shape()
-    if before is None or after is None:
+    shapes = _around(node)
+    if shapes is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the shapes around {node.name} are not known")
+    before, after = shapes
     if direction is Direction.BACKWARD:
         before, after = after, before
     return _regrouped(node, field, before, after)
+
+
+def _around(node: NodeView) -> tuple[Shape, Shape] | None:
+    """Return the shapes on both sides of a Reshape; dimensions that are the same, though not known, have one name."""
+    before, after = node.shape(0), node.output_shape()
+    if before is None:
+        return None
+    before = tuple(f"\0{axis}" if size is None else size for axis, size in enumerate(before))
+    given = node.constant(1) if node.has_input(1) else node.attributes.get("shape")
+    target = None if given is None else [int(size) for size in np.asarray(given).reshape(-1)]
+    if target is None:
+        return None if after is None else (before, after)
+    if after is None or len(after) != len(target):
+        after = (None,) * len(target)
+    named: list[Dimension] = list(after)
+    for axis, size in enumerate(target):
+        if size == 0 and not node.integer("allowzero", 0):
+            if axis >= len(before):
+                return None
+            named[axis] = before[axis]
+        elif size >= 0:
+            named[axis] = size
+    if target.count(-1) == 1 and not isinstance(named[target.index(-1)], int):
+        named[target.index(-1)] = _left_over(before, [size for at, size in enumerate(named) if target[at] != -1])
+    return before, tuple(named)
+
+
+def _left_over(before: Shape, others: Sequence[Dimension]) -> Dimension:
+    """Return the one dimension that is left of a shape when the others are taken out; None where that is not one."""
+    left = [size for size in before if not isinstance(size, int)]
+    for size in others:
+        if not isinstance(size, int):
+            if size not in left:
+                return None
+            left.remove(size)
+    whole = int(np.prod([size for size in before if isinstance(size, int)], dtype=np.int64))
+    taken = int(np.prod([size for size in others if isinstance(size, int)], dtype=np.int64))
+    if taken <= 0 or whole <= 0:
+        return None
+    if not left:
+        return whole // taken if whole % taken == 0 else None
+    return left[0] if len(left) == 1 and whole == taken else None
 
 
 def _flatten(node: NodeView, field: Field, direction: Direction) -> Field | Refusal:
@@ -128,7 +162,7 @@ def _flatten(node: NodeView, field: Field, direction: Direction) -> Field | Refu
 
 
 def _product(sizes: Shape) -> Dimension:
-    known = _known(sizes)
+    known = known_sizes(sizes)
     if known is not None:
         return int(np.prod(known, dtype=np.int64))
     return sizes[0] if len(sizes) == 1 else None
@@ -161,6 +195,8 @@ def _squeeze(node: NodeView, field: Field, direction: Direction) -> Field | Refu
         if before is None or after is None:
             return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} drops are not known")
         return _reshape(node, field, direction)
+    if field.rank + (len(axes) if direction is Direction.BACKWARD else 0) != rank:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} drops {len(axes)} of {rank} axes, which leaves {field.rank}")
     return _without(field, axes, node) if direction is Direction.FORWARD else _with(field, axes)
 
 
@@ -172,6 +208,8 @@ def _unsqueeze(node: NodeView, field: Field, direction: Direction) -> Field | Re
     axes = _axes(node, len(before) + np.asarray(given).size)
     if axes is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} adds repeat")
+    if field.rank != len(before) + (len(axes) if direction is Direction.BACKWARD else 0):
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} adds {len(axes)} axes to {len(before)}, not {field.rank}")
     return _with(field, axes) if direction is Direction.FORWARD else _without(field, axes, node)
 
 
@@ -183,8 +221,7 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Identity",
             "(s, o) on both sides",
-            _backward(_unchanged),
-            _forward(_unchanged),
+            *both(_unchanged),
             (
                 Example(
                     "between a convolution and its batch norm",
@@ -207,8 +244,7 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Dropout",
             "(s, o) on both sides: in inference mode it is the identity",
-            _backward(_dropout),
-            _forward(_dropout),
+            *both(_dropout),
             (
                 Example(
                     "between a batch norm and a dense layer",
@@ -228,10 +264,32 @@ CARRIERS: Mapping[str, Carrier] = {
             ),
         ),
         Carrier(
+            "Cast",
+            "(s, o) on both sides, between floating types",
+            *both(_cast),
+            (
+                Example(
+                    "a batch norm in another type than the layer",
+                    f"""(double[1,3,6,6] x) => (double y) <double[6,3,3,3] W, {_MEAN}> {{
+                       h = Conv(x, W)
+                       w = Cast<to=11>(h)
+                       y = BatchNormalization(w, gamma, beta, mean, var) }}""",
+                ),
+                Example(
+                    "what it made whole numbers is scaled",
+                    """(double[2,4] x) => (double y) <double[4,6] W, double[6] c> {
+                       h = MatMul(x, W)
+                       w = Cast<to=7>(h)
+                       v = Cast<to=11>(w)
+                       y = Mul(v, c) }""",
+                    refused=Reason.NO_RULE,
+                ),
+            ),
+        ),
+        Carrier(
             "Transpose",
             "the field's axes are permuted as the value's",
-            _backward(_transpose),
-            _forward(_transpose),
+            *both(_transpose),
             (
                 Example(
                     "channels last and back",
@@ -262,8 +320,7 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Reshape",
             "the field is reshaped group by group of axes; each group must hold the channel whole",
-            _backward(_reshape),
-            _forward(_reshape),
+            *both(_reshape),
             (
                 Example(
                     "tokens folded into the batch",
@@ -293,7 +350,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = MatMul(x, W)
                        f = Reshape(h, shape)
                        y = Mul(f, c) }""",
-                    refused=Reason.WRONG_AXIS,
+                    refused=Reason.SCRAMBLED,
                 ),
                 Example(
                     "a constant for each row of another number of rows",
@@ -302,15 +359,14 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = MatMul(x, W)
                        g = Reshape(h, other)
                        y = Mul(g, c) }""",
-                    refused=Reason.WRONG_AXIS,
+                    refused=Reason.SCRAMBLED,
                 ),
             ),
         ),
         Carrier(
             "Flatten",
             "as Reshape to two axes",
-            _backward(_flatten),
-            _forward(_flatten),
+            *both(_flatten),
             (
                 Example(
                     "between a batch norm and a dense layer",
@@ -332,8 +388,7 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Squeeze",
             "axes of size 1 leave the field",
-            _backward(_squeeze),
-            _forward(_squeeze),
+            *both(_squeeze),
             (
                 Example(
                     "a convolution over one row",
@@ -357,8 +412,7 @@ CARRIERS: Mapping[str, Carrier] = {
         Carrier(
             "Unsqueeze",
             "axes of size 1 join the field",
-            _backward(_unsqueeze),
-            _forward(_unsqueeze),
+            *both(_unsqueeze),
             (
                 Example(
                     "a dense layer, then a batch norm on images of one pixel",
