@@ -25,7 +25,7 @@ from bnfold.parity.reference import Reference, Scope, run_float64
 from bnfold.parity.run import Session, run_node
 from bnfold.parity.static import check_static
 from bnfold.parity.verdict import Comparison, Law, Parity, ProbeRecord, RegionCheck, Verdict, worst_of
-from bnfold.parity.whole import Ledger, Run
+from bnfold.parity.whole import Ledger, Run, rounding_model
 
 __all__ = ["Progress", "verify"]
 
@@ -178,7 +178,7 @@ def _verify(task: _Task) -> Parity:
         folded=_folded_session(task.folded),
         original=original,
         reference=Reference(unfolded, foreign=run_node),
-        rounded=_rounded(unfolded, task.folded),
+        rounded=rounding_model(unfolded, task.folded),
         outputs=outputs,
         decisive=tuple(dict.fromkeys([*computed, *fixed])),
         wanted=_entering(task.regions) if task.regions else None,
@@ -231,20 +231,6 @@ def _verify(task: _Task) -> Parity:
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 Candidate = Callable[[Mapping[str, Array]], Mapping[str, Array] | None]
-
-
-def _rounded(unfolded: ModelProto, folded: ModelProto) -> ModelProto | None:
-    """Return the model whose weights have to be moved to see what rounding does; None where that is seen anyway.
-
-    onnxruntime computes a float16 model in float32, so the unfolded model's error says nothing about what float16 can
-    hold: the folded weights are what is rounded. The reference of a float64 model rounds like the model itself, and so
-    does the fold's own arithmetic: there every original weight may be off by its round-off.
-    """
-    nodes = [item.t for node in unfolded.graph.node for item in node.attribute if item.name == "value"]
-    stored = {tensor.data_type for tensor in (*unfolded.graph.initializer, *nodes) if len(tensor.dims) > 0}
-    if stored & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
-        return folded
-    return unfolded if TensorProto.DOUBLE in stored else None
 
 
 def _folded_session(folded: ModelProto) -> Session:

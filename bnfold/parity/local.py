@@ -2,36 +2,45 @@
 
 ``S = |W'|⊛|x| + |b'|``, ``η = max |y_folded − y_64| / (u·S)``; a fold passes iff ``η ≤ 4 + 2√n``, where n is the
 fan-in and u the unit round-off. That is a componentwise backward error: it does not depend on the scale of anything,
-nor on how deep the fold stands.
+nor on how deep the fold stands. Operations that are not linear take S along by ``parity/bounds``.
 
 Below a type's normal range rounding has a smallest step, so a few of those are granted for free. In float64 the
 reference itself rounds, and so did the fold's own arithmetic: there S is that of the original nodes as well.
+
+Where there is no bound (a recurrent layer, a rounding in between), or one that allows too much to tell anything
+(several layers in a row, float16), the rule of gate B is applied to the region by itself: its error against three times
+that of the original nodes in the stored type.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.extract import OpenPiece, extract
 from bnfold.graph.region import Region
+from bnfold.parity.bounds import DOMAIN, bounded
+from bnfold.parity.feeds import jittered
 from bnfold.parity.kernels import Array, computes_with, roundoff
-from bnfold.parity.magnitude import Unbounded, magnitudes
+from bnfold.parity.magnitude import Magnitude, Unbounded, longest_sum, magnitudes
 from bnfold.parity.reference import Reference
-from bnfold.parity.run import Session
-from bnfold.parity.verdict import RegionCheck, Verdict
+from bnfold.parity.run import Session, run_node
+from bnfold.parity.verdict import Comparison, RegionCheck, Verdict
+from bnfold.parity.whole import Ledger, Run, rounding_model
 
 __all__ = ["check_region", "eta_limit"]
 
 Values = Mapping[str, Array]
 _FINE = roundoff(np.dtype(np.float64))
+_TELLING = 2.0**-9
+"""A bound that allows a larger error, relative to the output, is not relied on alone: one layer allows 1e-3 at most."""
 
 
 def eta_limit(fan_in: int) -> float:
@@ -45,18 +54,17 @@ class _Worst:
     probe: str = ""
     where: str = ""
     compared: int = 0
-    probes: int = 0
 
     def judge(
-        self, value: Array, expected: Array, scale: Array, *, u: float, steps: float, place: tuple[str, str]
+        self, value: Array, expected: Array, scale: Array | None, *, u: float, steps: float, place: tuple[str, str]
     ) -> None:
         """Take in one output on one probe: ``η = max(|y − y_64| − steps, 0) / (u·S)``, element by element."""
         probe, output = place
-        if value.shape != expected.shape or scale.shape != expected.shape:
+        if value.shape != expected.shape or (scale is not None and scale.shape != expected.shape):
             self.eta, self.probe = math.inf, probe
             self.where = f"{output} has the shape {value.shape}, not {expected.shape},"
             return
-        if not computes_with(value):
+        if scale is None or not computes_with(value):
             same = np.asarray(value == expected)
             self.compared += int(same.size)
             if not same.all():
@@ -76,6 +84,18 @@ class _Worst:
         if not self.probe or eta[worst] > self.eta:
             self.eta, self.probe = float(eta[worst]), probe
             self.where = f"{output}[{', '.join(str(int(index)) for index in worst)}]"
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is known of a region so far."""
+
+    worst: _Worst
+    limit: float
+    comparisons: tuple[Comparison, ...] = ()
+    """By the rule of gate B, where it was asked."""
+    bounded: bool = True
+    probes: int = 0
 
 
 def check_region(
@@ -98,40 +118,69 @@ def check_region(
         seed: Of the random probe.
         level: ``"fast"`` runs two probes, one captured and the zeros.
     """
-    limit = eta_limit(region.fan_in)
-
-    def ended(verdict: Verdict, detail: str, worst: _Worst | None = None) -> RegionCheck:
-        worst = worst or _Worst(eta=math.nan)
-        return RegionCheck(
-            region.sources, region.outputs, worst.eta, limit, worst.probe, worst.probes, worst.compared, verdict, detail
-        )
-
+    found = _Found(_Worst(), eta_limit(region.fan_in))
     if not captured:
-        return ended(Verdict.INCONCLUSIVE, "no run reached it, so no values were captured at its inputs")
+        found.worst.eta = math.nan
+        return _ended(
+            region, found, Verdict.INCONCLUSIVE, "no run reached it, so no values were captured at its inputs"
+        )
     elements = {name: helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in captured[0].items()}
     frame = {"inputs": region.inputs, "outputs": region.outputs, "elements": elements, "scope": region.scope}
     before, after = extract(unfolded, **frame), extract(folded, **frame)  # type: ignore[arg-type]
     for side, pieces in (("before", before), ("after", after)):
         if isinstance(pieces, OpenPiece):
-            return ended(Verdict.FAIL, f"the region is not whole {side} folding: {pieces.detail}")
+            found.worst.eta = math.nan
+            return _ended(region, found, Verdict.FAIL, f"the region is not whole {side} folding: {pieces.detail}")
     assert isinstance(before, tuple)
     assert isinstance(after, tuple)
     if len(before) != len(after):
-        return ended(Verdict.FAIL, f"{len(before)} bodies hold it before folding, and {len(after)} after")
-    worst = _Worst()
+        found.worst.eta = math.nan
+        detail = f"{len(before)} bodies hold it before folding, and {len(after)} after"
+        return _ended(region, found, Verdict.FAIL, detail)
     for original, piece in zip(before, after, strict=True):
         try:
-            unbounded = _compare(original, piece, region, captured, worst, seed=seed, level=level)
+            _compare(original, piece, region, captured, found, seed=seed, level=level)
         except BnfoldError as error:
-            return ended(Verdict.INCONCLUSIVE, f"it cannot be run by itself: {error}", worst)
-        if unbounded:
-            return ended(Verdict.INCONCLUSIVE, f"{unbounded.op_type} is not linear, so there is no error bound", worst)
-    if not worst.compared:
-        return ended(Verdict.INCONCLUSIVE, "no element could be compared", worst)
-    if worst.eta <= limit:
-        return ended(Verdict.PASS, "", worst)
-    detail = f"backward error {worst.eta:.3g} u, {limit:.1f} u allowed; {worst.where} on the probe {worst.probe!r}"
-    return ended(Verdict.FAIL, detail, worst)
+            return _ended(region, found, Verdict.INCONCLUSIVE, f"it cannot be run by itself: {error}")
+    return _judged(region, found)
+
+
+def _judged(region: Region, found: _Found) -> RegionCheck:
+    """Return the verdict of both rules together: a bound that holds is a proof, unless it allows too much."""
+    worst = found.worst
+    wrong = [item for item in found.comparisons if item.verdict is Verdict.FAIL]
+    shown = max(wrong or found.comparisons, key=lambda item: item.closest, default=None)
+    if worst.eta > found.limit and not (wrong and shown and shown.closest > worst.eta / found.limit):
+        place = f"{worst.where} on the probe {worst.probe!r}"
+        detail = f"backward error {worst.eta:.3g} u, {found.limit:.1f} u allowed; {place}"
+        return _ended(region, found, Verdict.FAIL, detail)
+    if shown is not None and (wrong or not found.bounded):
+        u = 2.0**-24
+        worst.eta, found.limit, worst.probe = shown.candidate / u, shown.limit / u, shown.probe
+        worst.compared = max(worst.compared, sum(item.compared for item in found.comparisons))
+    if wrong and shown is not None:
+        return _ended(region, found, Verdict.FAIL, f"{shown.output}: {shown.detail}")
+    open_ones = [item for item in found.comparisons if not item.verdict.passed]
+    if not found.bounded and open_ones:
+        return _ended(region, found, Verdict.INCONCLUSIVE, f"{open_ones[0].output}: {open_ones[0].detail}")
+    if not worst.compared and (open_ones or not found.comparisons):
+        return _ended(region, found, Verdict.INCONCLUSIVE, "no element could be compared")
+    return _ended(region, found, Verdict.PASS, "")
+
+
+def _ended(region: Region, found: _Found, verdict: Verdict, detail: str) -> RegionCheck:
+    worst = found.worst
+    return RegionCheck(
+        sources=region.sources,
+        outputs=region.outputs,
+        eta=worst.eta,
+        limit=found.limit,
+        probe=worst.probe,
+        probes=found.probes,
+        compared=worst.compared,
+        verdict=verdict,
+        detail=detail,
+    )
 
 
 def _compare(
@@ -139,51 +188,124 @@ def _compare(
     piece: ModelProto,
     region: Region,
     captured: Sequence[Values],
-    worst: _Worst,
+    found: _Found,
     *,
     seed: int,
     level: str,
-) -> Unbounded | None:
+) -> None:
+    shapes = {name: value.shape for name, value in captured[0].items()}
+    found.limit = max(found.limit, eta_limit(longest_sum(piece, shapes)))
+    truth, session = Reference(original, foreign=run_node), Session(piece)
+    bound, coarse = _bound(original, piece), _coarsest(piece)
+    whole = _Whole(original, piece, truth, session) if bound is None else None
+    for name, feeds in _probes(captured, seed, level):
+        found.probes += 1
+        expected, computed = truth.run(_of(original, feeds)), session.run(_of(piece, feeds))
+        if bound is not None:
+            scales = bound(feeds)
+            for output in region.outputs:
+                value, scale = computed[output], scales.get(output)
+                u = max(coarse, roundoff(value.dtype))
+                # Below the normal range a node's own rounding has a smallest step, and so has each product.
+                steps = 2 * len(piece.graph.node) * _smallest(value.dtype) + 2 * region.fan_in * 2.0**-149
+                found.worst.judge(value, expected[output], scale, u=u, steps=steps, place=(name, output))
+                if whole is None and scale is not None and found.limit * u * _share(scale, expected[output]) > _TELLING:
+                    whole = _Whole(original, piece, truth, session)
+        if whole is not None:
+            whole.add(name, feeds, expected, computed)
+    found.bounded = found.bounded and bound is not None
+    if whole is not None:
+        found.comparisons += whole.results()
+
+
+def _share(scale: Array, expected: Array) -> float:
+    """Return how much larger than the output its bound is; 0 where the output is all zero, so that any error shows."""
+    usable = np.isfinite(expected)
+    top = float(np.abs(expected[usable]).max(initial=0.0))
+    if not top:
+        return 0.0
+    with np.errstate(all="ignore"):
+        ratio = np.sqrt(((scale[usable] / top) ** 2).sum() / ((expected[usable] / top) ** 2).sum())
+    return float(ratio) if np.isfinite(ratio) else math.inf
+
+
+class _Whole:
+    """The rule of gate B on one region."""
+
+    def __init__(self, original: ModelProto, piece: ModelProto, truth: Reference, session: Session) -> None:
+        self._original, self._piece, self._truth, self._session = original, piece, truth, session
+        self._unfolded = Session(original)
+        self._rounded = rounding_model(original, piece)
+        self._ledgers = {value.name: Ledger(value.name) for value in piece.graph.output}
+
+    def add(self, probe: str, feeds: Values, expected: Values, computed: Values) -> None:
+        """Take in one probe."""
+        run = self._run(probe, feeds, 0, expected, computed)
+
+        def redraw(look: int) -> Run:
+            moved = jittered(feeds, 1000 + look)
+            return self._run(
+                probe,
+                moved,
+                look + 1,
+                self._truth.run(_of(self._original, moved)),
+                self._session.run(_of(self._piece, moved)),
+            )
+
+        for ledger in self._ledgers.values():
+            ledger.add(run, redraw)
+
+    def _run(self, probe: str, feeds: Values, look: int, expected: Values, computed: Values) -> Run:
+        run = Run(probe, expected, self._unfolded.run(_of(self._original, feeds)), computed)
+        if self._rounded is None:
+            return run
+        given = _of(self._rounded, feeds)
+        noisy = Reference(self._rounded, foreign=run_node, disturbance=look).run(given)
+        return replace(run, noisy=noisy, quiet=Reference(self._rounded, foreign=run_node).run(given))
+
+    def results(self) -> tuple[Comparison, ...]:
+        """Return what was found, one entry an output."""
+        return tuple(ledger.result() for ledger in self._ledgers.values())
+
+
+Scales = Callable[[Values], Mapping[str, Array]]
+
+
+def _bound(original: ModelProto, piece: ModelProto) -> Scales | None:
+    """Return what computes the magnitudes of a piece's outputs; None where they have no bound."""
     magnitude = magnitudes(piece)
     if isinstance(magnitude, Unbounded):
-        return magnitude
-    truth, bound, session = Reference(original), _bounds(magnitude), Session(piece)
-    also: Reference | None = None
-    coarse = _coarsest(piece)
-    for name, feeds in _probes(captured, seed, level):
-        expected = truth.run(_of(original, feeds))
-        computed = session.run(_of(piece, feeds))
-        scales = bound(_of(magnitude, feeds))
-        worst.probes += 1
-        for output in region.outputs:
-            value = computed[output]
-            u = max(coarse, roundoff(value.dtype))
-            scale = scales[output]
-            if u == _FINE:
-                if also is None:
-                    theirs = magnitudes(original)
-                    if isinstance(theirs, Unbounded):
-                        return theirs
-                    also = Reference(theirs)
-                absolute = {key: np.abs(entry) for key, entry in _of(also.model, feeds).items()}
-                scale = scale + also.run(absolute)[output]
-            # Below the normal range a node's own rounding has a smallest step, and so has each product.
-            steps = 2 * len(piece.graph.node) * _smallest(value.dtype) + 2 * region.fan_in * 2.0**-149
-            worst.judge(value, expected[output], scale, u=u, steps=steps, place=(name, output))
-    return None
-
-
-def _bounds(magnitude: ModelProto) -> Callable[[Values], Mapping[str, Array]]:
-    """Return what computes the magnitudes: a bound needs no sixteen digits, so float32 does where nothing is tiny."""
-    reference, quick = Reference(magnitude), _quick(magnitude)
+        return None
+    after = _bounds(magnitude)
+    if _coarsest(piece) != _FINE:
+        return after
+    also = magnitudes(original)
+    if isinstance(also, Unbounded):
+        return None
+    before = _bounds(also)
 
     def run(feeds: Values) -> Mapping[str, Array]:
-        absolute = {name: np.abs(value) for name, value in feeds.items()}
-        if quick is not None and all(value.dtype != np.float64 for value in absolute.values()):
-            scales = quick.run(absolute)
-            if all(np.isfinite(scale).all() and (scale > _TINY).all() for scale in scales.values()):
-                return {name: scale.astype(np.float64) for name, scale in scales.items()}
-        return reference.run(absolute)
+        ours, theirs = after(feeds), before(feeds)
+        return {name: scale + theirs[name] if name in theirs else scale for name, scale in ours.items()}
+
+    return run
+
+
+def _bounds(magnitude: Magnitude) -> Scales:
+    """Return what computes the magnitudes: a bound needs no sixteen digits, so float32 does where nothing is tiny."""
+    reference, quick = Reference(magnitude.model, foreign=_foreign), _quick(magnitude.model)
+
+    def run(feeds: Values) -> Mapping[str, Array]:
+        given = _of(magnitude.model, feeds)
+        scales: Mapping[str, Array] = {}
+        if quick is not None:
+            try:
+                scales = quick.run(given)
+            except BnfoldError:
+                scales = {}
+        if not scales or not all(np.isfinite(scale).all() and (scale > _TINY).all() for scale in scales.values()):
+            scales = reference.run(given)
+        return {output: scales[name].astype(np.float64) for output, name in magnitude.outputs.items()}
 
     return run
 
@@ -191,10 +313,15 @@ def _bounds(magnitude: ModelProto) -> Callable[[Values], Mapping[str, Array]]:
 _TINY = 1e-30
 
 
+def _foreign(node: NodeProto, inputs: Sequence[Any]) -> Sequence[Array]:
+    return bounded(node, inputs) if node.domain == DOMAIN else run_node(node, inputs)
+
+
 def _quick(magnitude: ModelProto) -> Session | None:
     """Return the magnitudes in float32; None where the piece is of another type, or onnxruntime cannot run them."""
     elements = {value.type.tensor_type.elem_type for value in magnitude.graph.input}
-    if elements != {TensorProto.FLOAT} or any(node.op_type == "Cast" for node in magnitude.graph.node):
+    wide = elements & {TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    if wide or any(node.op_type == "Cast" or node.domain == DOMAIN for node in magnitude.graph.node):
         return None
     narrow = ModelProto()
     narrow.CopyFrom(magnitude)
@@ -219,17 +346,24 @@ def _of(model: ModelProto, feeds: Values) -> dict[str, Array]:
     return {name: value for name, value in feeds.items() if name in wanted}
 
 
-def _coarsest(piece: ModelProto) -> float:
-    """Return the round-off of the narrowest float that a piece stores or casts to."""
+def _elements(piece: ModelProto) -> set[int]:
+    """Return the types that a piece reads, stores or casts to."""
     elements = {tensor.data_type for tensor in piece.graph.initializer}
+    elements |= {value.type.tensor_type.elem_type for value in piece.graph.input}
     for node in piece.graph.node:
         for attribute in node.attribute:
             if attribute.type == AttributeProto.TENSOR:
                 elements.add(attribute.t.data_type)
             elif attribute.name == "to":
                 elements.add(attribute.i)
+    return elements
+
+
+def _coarsest(piece: ModelProto) -> float:
+    """Return the round-off of the narrowest float that a piece stores or casts to."""
     floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
-    return max((roundoff(helper.tensor_dtype_to_np_dtype(element)) for element in elements & floats), default=0.0)
+    narrow = _elements(piece) & floats
+    return max((roundoff(helper.tensor_dtype_to_np_dtype(element)) for element in narrow), default=0.0)
 
 
 def _probes(captured: Sequence[Values], seed: int, level: str) -> Iterator[tuple[str, Values]]:

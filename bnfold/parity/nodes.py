@@ -24,7 +24,6 @@ Foreign = Callable[[NodeProto, Sequence[Any]], Sequence[Array]]
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
-_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _RENAMED = {"Scatter": "ScatterElements"}
 """Operations that live on under another name."""
 
@@ -155,9 +154,6 @@ def _implementation(node: NodeProto, domain: str, version: int) -> Callable[[Seq
     instance: Any = cls(copy, settings)
 
     def run(inputs: Sequence[Any]) -> Sequence[Any]:
-        lengths = inputs[4] if node.op_type in _RECURRENT and len(inputs) > 4 else None
-        if lengths is not None and np.any(lengths != inputs[0].shape[0]):
-            raise ValueError("sequences of different lengths have no reference")
         return tuple(instance.run(*inputs))
 
     return run

@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from onnx import ModelProto, TensorProto
 
 from bnfold.parity.compare import match
 from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.margins import Decision, unexplained
 from bnfold.parity.verdict import Comparison, Verdict
 
-__all__ = ["EXTREME", "Ledger", "Run"]
+__all__ = ["EXTREME", "Ledger", "Run", "rounding_model"]
 
 _LOOKS = 8
 """How often the rounding errors of a failing probe are drawn again."""
@@ -67,6 +68,20 @@ class _Figures:
     """The baseline's relative L2 error alone, which no single element decides."""
     compared: int
     misplaced: int
+
+
+def rounding_model(unfolded: ModelProto, folded: ModelProto) -> ModelProto | None:
+    """Return the model whose weights have to be moved to see what rounding does; None where that is seen anyway.
+
+    onnxruntime computes a float16 model in float32, so the unfolded model's error says nothing about what float16 can
+    hold: the folded weights are what is rounded. The reference of a float64 model rounds like the model itself, and so
+    does the fold's own arithmetic: there every original weight may be off by its round-off.
+    """
+    nodes = [item.t for node in unfolded.graph.node for item in node.attribute if item.name == "value"]
+    stored = {tensor.data_type for tensor in (*unfolded.graph.initializer, *nodes) if len(tensor.dims) > 0}
+    if stored & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
+        return folded
+    return unfolded if TensorProto.DOUBLE in stored else None
 
 
 Redraw = Callable[[int], Run | None]

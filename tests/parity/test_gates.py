@@ -354,3 +354,33 @@ def test_a_random_model_is_never_passed() -> None:
     parity = verify(unfolded=model, folded=model, seed=0)
     assert parity.verdict is Verdict.FAIL
     assert parity.static[0].detail == "RandomNormalLike r draws random numbers"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["float32", "float16"])
+@pytest.mark.parametrize("kind", ["Conv", "Gemm", "Depthwise"])
+def test_a_region_of_many_layers_passes(kind: Kind, dtype: type[np.floating[Any]]) -> None:
+    net = build([kind] * 8, seed=2, dtype=dtype)
+    whole = Region(net.names, ("x",), ("b7",), net.regions[0].fan_in)
+    parity = verify(unfolded=net.unfolded, folded=net.folded, regions=[whole], seed=3)
+    assert parity.verdict.passed, parity.summary
+    assert parity.regions[0].verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("kind", ["Conv", "Gemm", "Depthwise"])
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_region_of_many_layers_does_not_hide_a_mistake(kind: Kind, bug: str) -> None:
+    """Its error bound is that of eight layers in a row, which allows nearly everything."""
+    for at in (0, 4, 7):
+        net = build([kind] * 8, seed=at, bug=bug, at=at)
+        whole = Region(net.names, ("x",), ("b7",), net.regions[0].fan_in)
+        parity = verify(unfolded=net.unfolded, folded=net.folded, regions=[whole], seed=3)
+        assert [check.sources for check in parity.failed_regions] == [net.names]
+        assert parity.failed_regions[0].eta > 10 * parity.failed_regions[0].limit
+
+
+@pytest.mark.parametrize("bug", ["missing bias on one channel", "permuted means", "swapped gamma and beta"])
+def test_a_float16_layer_does_not_hide_a_mistake(bug: str) -> None:
+    """The other mistakes move a weight by less than float16 rounds it."""
+    parity = _verify(build(["Conv"] * 3, seed=3, bug=bug, at=1, dtype=np.float16))
+    assert [check.sources for check in parity.failed_regions] == [("bn1",)]
+    assert parity.failed_regions[0].eta > 10 * parity.failed_regions[0].limit

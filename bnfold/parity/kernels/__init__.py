@@ -6,10 +6,11 @@ from bnfold.parity.kernels.call import Array, Call, Inputs, Kernel, computes_wit
 from bnfold.parity.kernels.contractions import CONTRACTIONS
 from bnfold.parity.kernels.layout import LAYOUT
 from bnfold.parity.kernels.pointwise import POINTWISE
+from bnfold.parity.kernels.recurrent import RECURRENT
 from bnfold.parity.kernels.sampling import SAMPLING, is_plain_resize
 from bnfold.parity.kernels.windows import WINDOWS
 
 __all__ = ["KERNELS", "Array", "Call", "Inputs", "Kernel", "computes_with", "is_plain_resize", "roundoff", "widen"]
 
-KERNELS: Mapping[str, Kernel] = {**POINTWISE, **CONTRACTIONS, **LAYOUT, **WINDOWS, **SAMPLING}
+KERNELS: Mapping[str, Kernel] = {**POINTWISE, **CONTRACTIONS, **LAYOUT, **WINDOWS, **SAMPLING, **RECURRENT}
 """Operations of the standard domain that need no other implementation."""

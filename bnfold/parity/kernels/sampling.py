@@ -64,6 +64,8 @@ def _along(call: Call, x: Array, axis: int, out: int, scale: float, *, old: bool
         if call.integer("exclude_outside"):
             weights = np.where((taps >= 0) & (taps < size), weights, 0.0)
             weights = weights / weights.sum(axis=1, keepdims=True)
+        if call.integer("absolute"):  # no attribute of the standard's: what the bound of an error asks for
+            weights = np.abs(weights)
     index = np.clip(taps, 0, size - 1).astype(np.int64)
     spread = [-1 if position == axis else 1 for position in range(x.ndim)]
     parts = (np.take(x, index[:, tap], axis=axis) * weights[:, tap].reshape(spread) for tap in range(index.shape[1]))
