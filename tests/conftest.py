@@ -17,7 +17,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 hypothesis.settings.register_profile("bnfold", derandomize=True, deadline=None, database=None)
-hypothesis.settings.load_profile("bnfold")
+# Other examples every night, and many: HYPOTHESIS_PROFILE=nightly make test
+hypothesis.settings.register_profile("nightly", max_examples=5000, deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "bnfold"))
 
 
 @pytest.fixture(scope="session")
