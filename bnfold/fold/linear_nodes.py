@@ -149,6 +149,8 @@ def _misfit(node: NodeView, form: Form, weight: Constant, bias: Constant | None)
         return _convolution_misfit(node, weight, bias)
     if node.op_type == "Gemm":
         return _gemm_misfit(form, weight, bias)
+    if node.op_type == "DequantizeLinear":
+        return _quantised_misfit(node, weight)
     if bias is None:
         return ""
     if node.op_type in _RECURRENT:
@@ -189,6 +191,22 @@ def _gemm_misfit(form: Form, weight: Constant, bias: Constant | None) -> str:
     if bias is not None and (sizes is None or not _fits(sizes[0], rows) or not _fits(sizes[1], columns)):
         return f"its C of shape {list(bias.shape)} does not fit its factors"
     return ""
+
+
+def _quantised_misfit(node: NodeView, scales: Constant) -> str:
+    stored, zero = node.constant(0), node.constant(2)
+    axis, block = node.integer("axis", 1), node.integer("block_size", 0)
+    if stored is None or (zero is not None and zero.shape != scales.shape and max(zero.size, scales.size) > 1):
+        return f"its zero points are not of the shape of its scales, {list(scales.shape)}"
+    if scales.size == 1 and not block:
+        return ""
+    if block < 0 or not -stored.ndim <= axis < stored.ndim:
+        return f"its blocks of {block} elements along axis {axis} do not fit a tensor of {stored.ndim} axes"
+    wanted: list[int] = [stored.shape[axis]]
+    if block:
+        wanted = list(stored.shape)
+        wanted[axis] = -(-stored.shape[axis] // block)
+    return "" if list(scales.shape) == wanted else f"its scales have shape {list(scales.shape)}, not {wanted}"
 
 
 def _fits(size: int, wanted: int | None) -> bool:

@@ -174,10 +174,10 @@ class Form:
             return Refusal(Reason.WRONG_AXIS, f"it has {field.rank} axes, and {name} wants axis {beyond[0]}")
         places = [axis % field.rank for axis in axes]
         if any(axis not in places for axis in field.axes()):
-            own = f"are axis {places[0]}" if len(places) == 1 else f"run along axes {sorted(places)}"
-            return Refusal(
-                Reason.WRONG_AXIS, f"it varies along axes {list(field.axes())}; the channels of {name} {own}"
-            )
+            own = f"the channels of {name} run along axes {sorted(places)}"
+            if len(places) < 2:
+                own = f"the channels of {name} are axis {places[0]}" if places else f"{name} has but one for all of it"
+            return Refusal(Reason.WRONG_AXIS, f"it varies along axes {list(field.axes())}; {own}")
         for place, size in zip(places, sizes, strict=True):
             if size < 1 or field.shape[place] not in (1, size):
                 detail = f"it has {field.shape[place]} channels, and {name} has {size}"

@@ -50,8 +50,9 @@ def feeds_for(model: onnx.ModelProto, *, seed: int) -> Mapping[str, Array]:
     for value in model.graph.input:
         if value.name not in initializers:
             shape = [dimension.dim_value or 2 for dimension in value.type.tensor_type.shape.dim]
-            whole = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).kind == "i"
-            feeds[value.name] = rng.integers(0, 2, size=shape) if whole else rng.normal(size=shape)
+            dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            drawn = rng.integers(0, 2, size=shape) if dtype.kind == "i" else rng.normal(size=shape)
+            feeds[value.name] = np.asarray(drawn).astype(dtype)
     return feeds
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -458,3 +459,91 @@ def test_a_transposed_convolution_takes_in_a_shift_where_every_output_sees_the_s
         return
     assert np.all(np.ptp(bare, axis=tuple(range(2, bare.ndim))) < 1e-12)
     assert_taken_in(model, Side.INPUT, {"x": rng.normal(size=shape)}, field)
+
+
+# Quantised weights.
+
+INTEGERS = {
+    "int8": np.dtype(np.int8),
+    "uint8": np.dtype(np.uint8),
+    "int16": np.dtype(np.int16),
+    "int4": np.dtype(ml_dtypes.int4),
+    "uint4": np.dtype(ml_dtypes.uint4),
+}
+
+
+@settings(max_examples=200)
+@given(
+    SEEDS,
+    st.sampled_from(sorted(INTEGERS)),
+    st.sampled_from(["tensor", "axis", "blocks"]),
+    st.integers(0, 1),
+    st.integers(1, 2),
+)
+def test_quantised_weights_take_in_a_scale_of_any_sign_or_refuse(
+    seed: int, kind: str, scales: str, shifted: int, times: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    dtype = INTEGERS[kind]
+    shape = tuple(int(size) for size in rng.integers(1, 5, int(rng.integers(1, 4))))
+    axis, block = int(rng.integers(-len(shape), len(shape))), int(rng.integers(1, 4))
+    several: dict[str, tuple[int, ...]] = {"tensor": (), "axis": (shape[axis],), "blocks": shape}
+    size = several[scales]
+    if scales == "blocks":
+        size = tuple(-(-n // block) if place == axis % len(shape) else n for place, n in enumerate(shape))
+    limits = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
+    low, high = int(limits.min), int(limits.max)
+    edge = rng.random() < 0.2
+    q = rng.integers(low if edge else low + 1, high + 1, shape)
+    constants: dict[str, np.ndarray] = {"q": q.astype(dtype), "d": rng.uniform(0.1, 1.0, size)}
+    if shifted:
+        zero = rng.integers(-1, 2, size) if low < 0 else rng.integers((high + 1) // 2 - 1, (high + 1) // 2 + 2, size)
+        constants["z"] = np.asarray(zero).astype(dtype)
+    attributes = {"axis": axis} | ({"block_size": block} if scales == "blocks" else {})
+    model = layer("DequantizeLinear", list(constants), [], constants, opset=21, **attributes)
+    along = axis % len(shape) if scales == "axis" else int(rng.integers(0, len(shape)))
+    fields = []
+    for _time in range(times):
+        scale = field_over(rng, shape, [along] if rng.random() < 0.8 else []).scale
+        fields.append(Field(scale, np.zeros_like(scale)))
+    changed = taken_in(model, Side.OUTPUT, *fields)
+    if isinstance(changed, Refusal):
+        inside_blocks = scales == "blocks" and along == axis % len(shape) and block > 1
+        assert changed.reason is Reason.OUT_OF_RANGE or (inside_blocks and changed.reason is Reason.WRONG_AXIS)
+        assert changed.reason is not Reason.OUT_OF_RANGE or shifted or (kind in {"uint8", "uint4"}) or q.min() == low
+        return
+    together = fields[0] if times == 1 else fields[1].after(fields[0])
+    np.testing.assert_allclose(
+        run(changed, {}), run(spelled_out(model, Side.OUTPUT, together), {}), rtol=1e-12, atol=1e-12
+    )
+    written = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in changed.graph.initializer}
+    assert np.all(written["new_1"] > 0)
+    assert written.get("new_0", constants["q"]).dtype == dtype
+
+
+def test_a_number_without_its_negative_is_named() -> None:
+    constants = {"q": np.asarray([[3, -128], [5, 7]], np.int8), "d": np.asarray(0.5)}
+    model = layer("DequantizeLinear", ["q", "d"], [], constants)
+    scale = np.asarray([[1.0, -1.0]])
+    assert taken_in(model, Side.OUTPUT, Field(scale, np.zeros_like(scale))) == Refusal(
+        Reason.OUT_OF_RANGE, "a negative scale would turn -128 at [0, 1] into 128, which int8 cannot hold"
+    )
+    assert isinstance(taken_in(model, Side.OUTPUT, Field(-scale, np.zeros_like(scale))), onnx.ModelProto)
+
+
+@pytest.mark.parametrize(
+    ("opset", "scales", "axes", "detail"),
+    [
+        (13, (), (0, 1), "scales can vary along one axis, and these would vary along axes [0, 1]"),
+        (13, (2,), (1,), "it varies along axes [1]; the channels of layer are axis 0"),
+        (12, (), (1,), "it varies along axes [1]; layer has but one for all of it"),
+    ],
+)
+def test_scales_along_another_axis_than_theirs_are_refused(
+    opset: int, scales: tuple[int, ...], axes: tuple[int, ...], detail: str
+) -> None:
+    rng = np.random.default_rng(0)
+    constants = {"q": np.ones((2, 3), np.int8), "d": np.full(scales, 0.5)}
+    attributes = {"axis": 0} if opset > 12 else {}
+    model = layer("DequantizeLinear", ["q", "d"], [], constants, opset=opset, **attributes)
+    assert taken_in(model, Side.OUTPUT, field_over(rng, (2, 3), axes)) == Refusal(Reason.WRONG_AXIS, detail)
