@@ -13,15 +13,18 @@ import numpy as np
 
 from bnfold.affine import Field
 from bnfold.fold.constants import rewritten
+from bnfold.fold.patterns import belongs_to_function
 from bnfold.fold.stage import Stage, worth_it
 from bnfold.fold.trail import Leaf, Route, Trail, settle
 from bnfold.rules import BATCH_NORM, Carried, Reason, Refusal, Side
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from bnfold.fold.draft import Draft
     from bnfold.graph.wiring import Use
 
-__all__ = ["toward_producer"]
+__all__ = ["BackwardWalk", "Onward", "toward_producer"]
 
 _MOST_NODES = 4096
 """No map is followed through more nodes than this."""
@@ -31,7 +34,7 @@ _DEEPEST = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Onward:
+class Onward:
     """A value that has to take a map, and who asks for it."""
 
     value: str
@@ -44,7 +47,7 @@ class _Option:
     """One way past a node: what it changes there, and what its inputs have to take."""
 
     trail: Trail
-    onward: tuple[_Onward, ...] = ()
+    onward: tuple[Onward, ...] = ()
 
 
 def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
@@ -58,7 +61,7 @@ def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
         stage: What the fold may leave behind.
     """
     affine = draft.affines[index]
-    walk = _Walk(draft, stage, Trail(), bool(affine.assumed))
+    walk = BackwardWalk(draft, stage, Trail(), bool(affine.assumed))
     value, use = draft.wiring.reads(index)[affine.data_input], (index, affine.data_input)
     scale, shift = affine.field.scale_only(), affine.field.shift_only()
     if stage.scale_only and not (draft.op_type(index) == BATCH_NORM and scale.has_scale and shift.has_shift):
@@ -67,8 +70,8 @@ def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     if stage.scale_only:
         parts = [scale]
     for part in parts or [scale]:
-        found = walk.follow(_Onward(value, use, part), 0)
-        refusal = found if isinstance(found, Refusal) else walk.trail.join(found)
+        found = walk.follow(Onward(value, use, part), 0)
+        refusal = found if isinstance(found, Refusal) else walk.trail.join(found, again=True)
         if refusal is not None:
             return refusal
     steps = settle(draft, walk.trail, Side.OUTPUT)
@@ -84,7 +87,7 @@ def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
 
 
 @dataclass(slots=True)
-class _Walk:
+class BackwardWalk:
     """One map on its way.
 
     Attributes:
@@ -93,15 +96,19 @@ class _Walk:
         trail: What the part that went first has found.
         assumed: Whether the map itself might enlarge a value.
         seen: How many nodes were visited.
+        subject: The node of the map, which no other part of it may go into.
+        compensate: What may let other readers of a value on the way take the opposite; None where they may not.
     """
 
     draft: Draft
     stage: Stage
     trail: Trail
-    assumed: bool
+    assumed: bool = False
     seen: int = 0
+    subject: int | None = None
+    compensate: Callable[[Onward, Sequence[Use]], Trail | Refusal] | None = None
 
-    def follow(self, onward: _Onward, depth: int) -> Trail | Refusal:
+    def follow(self, onward: Onward, depth: int) -> Trail | Refusal:
         """Follow one part of the map from a value to all its ends, by the cheapest of all ways."""
         trail = Trail()
         while True:
@@ -144,12 +151,12 @@ class _Walk:
                 return refusal
         return trail
 
-    def _options(self, onward: _Onward, trail: Trail) -> tuple[_Option, ...] | Refusal:
+    def _options(self, onward: Onward, trail: Trail) -> tuple[_Option, ...] | Refusal:
         """Say what a value's producer makes of a map that its output has to take."""
         draft, wiring, field = self.draft, self.draft.wiring, onward.field
         value = onward.value
         producer = wiring.producers.get(value)
-        if producer is None:
+        if producer is None or producer == self.subject:
             return Refusal(Reason.EDGE, f"nothing computes {value} but the graph's input")
         own = draft.affines.get(producer)
         op_type = draft.op_type(producer)
@@ -162,6 +169,8 @@ class _Walk:
         if refusal is not None:
             return refusal
         here = Trail()
+        if own is not None and belongs_to_function(draft, producer):
+            return Refusal(Reason.NO_GAIN, f"{draft.name(producer)} ends a function that runtimes compute in one go")
         if own is not None and (draft.is_shift(producer) or draft.is_factor(producer)):
             here.own[producer] = field
             ends = field.has_shift if draft.is_shift(producer) else not field.has_shift
@@ -170,7 +179,7 @@ class _Walk:
         if absorber is not None:
             affine = draft.reach(producer, absorber, field, None)
             if not isinstance(affine, Refusal):
-                here.leaves[producer] = Leaf(absorber, field, None)
+                here.take_leaf(producer, Leaf(absorber, field, None))
                 here.adds = int(field.has_shift and not draft.has_room(producer, absorber))
                 return (_Option(here),)
             if carrier is None:
@@ -243,10 +252,10 @@ class _Walk:
             return tuple(options)
         return first or Refusal(Reason.NO_RULE, f"its input comes from {draft.op_type(index)} {draft.name(index)}")
 
-    def _onward(self, index: int, position: int, field: Field) -> _Onward:
-        return _Onward(self.draft.wiring.reads(index)[position], (index, position), field)
+    def _onward(self, index: int, position: int, field: Field) -> Onward:
+        return Onward(self.draft.wiring.reads(index)[position], (index, position), field)
 
-    def _in_the_way(self, onward: _Onward, trail: Trail) -> Refusal | None:
+    def _in_the_way(self, onward: Onward, trail: Trail) -> Refusal | None:
         """Say what else reads a value that would change its meaning."""
         draft, wiring, value = self.draft, self.draft.wiring, onward.value
         if value in wiring.model_outputs:
@@ -255,14 +264,21 @@ class _Walk:
             return Refusal(Reason.USED_IN_SUBGRAPH, f"{value} is used in a body")
         uses = wiring.uses_of(value)
         others = [use for use in uses if use != onward.use]
-        if others and not all(self._is_blind(use, onward) for use in others):
+        seeing = [use for use in others if not self._is_blind(use, onward)]
+        if seeing and (self.compensate is None or onward.field.has_scale):
             readers = ", ".join(sorted({draft.name(node) for node, _position in uses}))
             return Refusal(Reason.USED_ELSEWHERE, f"{value} is read by {readers}")
+        if seeing:
+            assert self.compensate is not None
+            found = self.compensate(onward, seeing)
+            refusal = found if isinstance(found, Refusal) else trail.join(found)
+            if refusal is not None:
+                return refusal
         for node, _position in others:
             trail.path[node] = None
         return None
 
-    def _is_blind(self, use: Use, onward: _Onward) -> bool:
+    def _is_blind(self, use: Use, onward: Onward) -> bool:
         """Tell whether a reader picks only such elements as the map leaves alone."""
         node, position = use
         carrier = self.draft.rules.carriers.get(self.draft.op_type(node))

@@ -72,6 +72,7 @@ class Draft:
     Attributes:
         view: The graph as it is in the model.
         rules: The tables.
+        fewest: Whether a batch norm may also become something that is slower.
         wiring: The graph's wires as they would be.
         affines: The affine maps that are still nodes, by index; Adds that folding inserted are among them.
         fixed: Nodes that must stay as they are.
@@ -83,8 +84,8 @@ class Draft:
         add_behind: For each layer without a bias the Add behind it that has its shift.
     """
 
-    def __init__(self, view: GraphView, rules: Rules, taken: set[str]) -> None:
-        self.view, self.rules = view, rules
+    def __init__(self, view: GraphView, rules: Rules, taken: set[str], *, fewest: bool = False) -> None:
+        self.view, self.rules, self.fewest = view, rules, fewest
         self.wiring = Wiring.of(view, taken)
         self.affines: dict[int, Affine] = {}
         self.fixed: set[int] = set()
@@ -214,6 +215,10 @@ class Draft:
         if not known and not given:
             known = self.view.type(self.view.graph.node[index].output[0]).element
         return helper.tensor_dtype_to_np_dtype(known) if known else None
+
+    def element(self, index: int, value: str) -> int:
+        """Return the type of a node's value; where its name is new, that of the node's output."""
+        return self.view.type(value).element or self.view.type(self.view.graph.node[index].output[0]).element
 
     def own_dtype(self, index: int) -> npt.DTypeLike | None:
         """Return the type of the constant of a constant Add or Mul."""

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.affine import Field
-from bnfold.fold.patterns import is_product
+from bnfold.fold.patterns import is_known_product
 from bnfold.fold.stage import Stage, worth_it
 from bnfold.fold.trail import Leaf, Route, Trail, settle
 from bnfold.rules import BATCH_NORM, Reason, Refusal, Side
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from bnfold.fold.draft import Draft
+    from bnfold.graph.wiring import Use
 
-__all__ = ["toward_consumers"]
+__all__ = ["ForwardWalk", "toward_consumers"]
 
+_SUMS = frozenset({"Add", "Sub", "Sum"})
 _MOST_NODES = 4096
 """No map is followed through more nodes than this."""
 
@@ -63,8 +65,8 @@ def toward_consumers(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     if not draft.wiring.uses_of(value) and value not in draft.wiring.captured:
         return Refusal(Reason.EDGE, f"no layer reads {value}")
     for part in parts or [scale]:
-        found = _Walk(draft, trail, uniform).follow(value, part)
-        refusal = found if isinstance(found, Refusal) else trail.join(found)
+        found = ForwardWalk(draft, trail, uniform).follow(value, part)
+        refusal = found if isinstance(found, Refusal) else trail.join(found, again=True)
         if refusal is not None:
             return refusal
     steps = settle(draft, trail, Side.INPUT)
@@ -74,21 +76,29 @@ def toward_consumers(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
+class ForwardWalk:
     """One part of a map on its way.
 
     Attributes:
         draft: The graph so far.
         before: What the part that went first has found.
         uniform: Whether it is a plain number, which may belong to a product that it must not go through.
+        cancel: What may let another term of a sum take a shift; None where it may not.
     """
 
     draft: Draft
     before: Trail
-    uniform: bool
+    uniform: bool = False
+    cancel: Callable[[int, Field], Trail | Refusal] | None = None
 
-    def follow(self, start: str, field: Field) -> Trail | Refusal:
-        """Follow a part from a value to all its readers, each after all that it reads."""
+    def follow(self, start: str, field: Field, uses: Sequence[Use] | None = None) -> Trail | Refusal:
+        """Follow a part from a value to its readers, each after all that it reads.
+
+        Args:
+            start: The value.
+            field: The map that has to be applied to what it will hold.
+            uses: The readers to ask; None for all.
+        """
         draft, wiring = self.draft, self.draft.wiring
         trail = Trail()
         fields: dict[str, Field] = {start: field}
@@ -106,7 +116,13 @@ class _Walk:
                     heapq.heappush(pending, (draft.order(node), node))
             return None
 
-        refusal = spread(start)
+        refusal = None
+        if uses is None:
+            refusal = spread(start)
+        for node, _position in uses or ():
+            if node not in queued:
+                queued.add(node)
+                heapq.heappush(pending, (draft.order(node), node))
         last = -1.0
         while pending and refusal is None:
             place, node = heapq.heappop(pending)
@@ -114,7 +130,9 @@ class _Walk:
                 return Refusal(Reason.NO_RULE, "the way to the next layer is too long")
             last = place
             taken = {
-                position: fields[name] for position, name in enumerate(wiring.reads(node)) if name and name in fields
+                position: fields[name]
+                for position, name in enumerate(wiring.reads(node))
+                if name and name in fields and (name != start or uses is None or (node, position) in uses)
             }
             onward = self._through(node, taken, trail)
             if isinstance(onward, Refusal):
@@ -146,9 +164,8 @@ class _Walk:
                 refusal = Refusal(Reason.NO_RULE, f"{draft.name(index)} reads it twice")
             if refusal is not None:
                 return refusal
-            trail.leaves[index] = Leaf(absorber, field, position)
-            return {}
-        if carrier is None or (self.uniform and is_product(draft, index)):
+            return trail.take_leaf(index, Leaf(absorber, field, position)) or {}
+        if carrier is None or (self.uniform and is_known_product(draft, index)):
             return Refusal(Reason.NO_RULE, f"{op_type} {draft.name(index)} reads it")
         node = draft.node(index, self.before.constants.get(index))
         carried = carrier.forward(node, fields)
@@ -156,6 +173,12 @@ class _Walk:
             return carried
         if carried.becomes:
             return Refusal(Reason.NO_RULE, f"{op_type} {draft.name(index)} reads it")
+        onward = carried.fields.get(0)
+        if self.cancel is not None and op_type in _SUMS and onward is not None and not onward.has_scale:
+            cancelled = self.cancel(index, onward)
+            if isinstance(cancelled, Trail):
+                trail.path[index] = None
+                return trail.join(cancelled) or {}
         if carried.constants:
             trail.constants[index] = carried.constants
         trail.path[index] = None

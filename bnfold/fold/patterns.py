@@ -14,26 +14,37 @@ from bnfold.rules import BATCH_NORM
 if TYPE_CHECKING:
     from bnfold.fold.draft import Draft
 
-__all__ = ["belongs_to_function", "is_product"]
+__all__ = ["belongs_to_function", "is_known_product"]
 
-_PRODUCTS = frozenset({"Mul", "Div"})
+_GATES = frozenset({"Erf", "Tanh"})
 _LONGEST = 8
 
 
-def is_product(draft: Draft, index: int) -> bool:
-    """Tell whether a node multiplies or divides two computed values."""
-    return index not in draft.affines and draft.op_type(index) in _PRODUCTS
+def is_known_product(draft: Draft, index: int) -> bool:
+    """Tell whether a node is the product in GELU, ``x·(1 + erf(…))``, or the quotient in layer normalisation."""
+    op_type = draft.op_type(index)
+    if index in draft.affines or op_type not in ("Mul", "Div"):
+        return False
+    if op_type == "Div":
+        return _computed_by(draft, draft.wiring.reads(index)[-1]) == "Sqrt"
+    return any(_is_gate(draft, value) for value in draft.wiring.reads(index))
+
+
+def _is_gate(draft: Draft, value: str) -> bool:
+    producer = draft.wiring.producers.get(value)
+    if producer is None or producer not in draft.affines or draft.op_type(producer) != "Add":
+        return False
+    return _computed_by(draft, draft.wiring.reads(producer)[draft.affines[producer].data_input]) in _GATES
+
+
+def _computed_by(draft: Draft, value: str) -> str:
+    producer = draft.wiring.producers.get(value)
+    return "" if producer is None else draft.op_type(producer)
 
 
 def belongs_to_function(draft: Draft, index: int) -> bool:
-    """Tell whether a plain constant node stands behind a product of computed values, where such functions end.
-
-    What varies along axis 1 of an image is a batch norm in two nodes, and none of these functions has that.
-    """
+    """Tell whether a plain constant node ends such a function: then it neither goes nor takes anything in."""
     if draft.op_type(index) == BATCH_NORM:
-        return False
-    field = draft.affines[index].field
-    if field.rank > 2 and field.axes() == (1,):
         return False
     for _step in range(_LONGEST):
         affine = draft.affines.get(index)
@@ -43,4 +54,4 @@ def belongs_to_function(draft: Draft, index: int) -> bool:
         if producer is None:
             return False
         index = producer
-    return is_product(draft, index)
+    return is_known_product(draft, index)

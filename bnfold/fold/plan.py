@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bnfold.fold.backward import toward_producer
+from bnfold.fold.both_ways import both_ways
 from bnfold.fold.branches import find_joint, sums
 from bnfold.fold.draft import Draft, names_in_use
 from bnfold.fold.forward import toward_consumers
 from bnfold.fold.patterns import belongs_to_function
-from bnfold.fold.stage import STAGES, Stage
+from bnfold.fold.stage import STAGES, Stage, dearer_than_batch_norm
 from bnfold.fold.step import Step
 from bnfold.graph.view import NodeView, views
 from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules
@@ -109,20 +110,21 @@ _SPECIFICITY = {reason: rank for rank, reason in enumerate(Reason)}
 _MOST_ROUNDS = 24
 
 
-def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES) -> FoldPlan:
+def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES, fewest: bool = False) -> FoldPlan:
     """Plan the folding of a model in inference mode.
 
     Args:
         model: Any ONNX model. It is only read.
         keep: Names of nodes or values, or glob patterns of them, to leave as they are.
         rules: The tables to plan with.
+        fewest: Whether a batch norm may also become a Max or an Add where onnxruntime would take longer for that.
     """
     folds: list[Fold] = []
     kept: list[Kept] = []
     plain: list[Kept] = []
     taken = names_in_use(model)
     for view in views(model):
-        draft = Draft(view, rules, taken)
+        draft = Draft(view, rules, taken, fewest=fewest)
         scope = tuple(view.scope())
         refusals: dict[int, list[Refusal]] = {}
         subjects: dict[int, Subject] = {}
@@ -131,12 +133,17 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES)
             subjects[index] = _subject(view.node(index), field, scope)
             if isinstance(reading, Refusal):
                 refusals[index] = [reading]
+        first = len(folds)
         for _round in range(_MOST_ROUNDS):
             # What leaves something behind is a last resort: after it, all that leaves nothing is tried again.
             found = next((found for stage in STAGES if (found := _sweep(draft, subjects, refusals, stage))), [])
             if not found:
                 break
             folds.extend(found)
+        # A batch norm whose Add went on later has left nothing.
+        folds[first:] = [
+            replace(fold, form="") if fold.index in draft.gone and fold.rest else fold for fold in folds[first:]
+        ]
         for index, subject in sorted(subjects.items()):
             if index in draft.gone or (subject.op_type == BATCH_NORM and draft.op_type(index) != BATCH_NORM):
                 continue
@@ -153,20 +160,31 @@ def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[
         return _join_branches(draft, subjects, refusals)
     found = []
     for direction in Direction:
+        if stage.apart and direction is Direction.FORWARD:
+            break
         backward = direction is Direction.BACKWARD
-        walk = toward_producer if backward else toward_consumers
+        walk = both_ways if stage.apart else toward_producer if backward else toward_consumers
         for index in sorted(draft.affines, key=draft.order, reverse=not backward):
             route: Route | Refusal
-            if belongs_to_function(draft, index):
+            value = draft.wiring.outputs[index][0]
+            if not draft.wiring.uses_of(value) and not draft.wiring.is_fixed(value):
+                route = Refusal(Reason.EDGE, f"no layer reads {value}")
+            elif belongs_to_function(draft, index):
                 route = Refusal(Reason.NO_GAIN, f"{draft.name(index)} is the tail of a function that runtimes know")
+            elif (stage.max_form or stage.scale_only) and dearer_than_batch_norm(draft, index):
+                route = Refusal(Reason.NO_GAIN, f"an Add would cost more than {draft.name(index)}")
             else:
                 route = walk(draft, index, stage)
             if isinstance(route, Refusal):
                 if stage is STAGES[0]:
                     refusals.setdefault(index, []).append(route)
                     refusals[index] = refusals[index][-2:]
+                elif route.reason is Reason.NO_GAIN:
+                    refusals.setdefault(index, []).append(route)
                 continue
-            subject = subjects.get(index) or _inserted(draft, index)
+            subject = subjects.get(index)
+            if subject is None or subject.op_type != draft.op_type(index):
+                subject = _inserted(draft, index)
             form = stage.form if route.rest is not None or any(step.becomes for step in route.steps) else ""
             path = draft.view.path
             found.append(Fold(subject, direction, route.steps, route.path, path, index, form, route.rest))

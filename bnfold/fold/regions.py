@@ -63,7 +63,7 @@ def _region(draft: Draft, nodes: set[int], folds: Sequence[Fold]) -> Region:
             if isinstance(form, Form):
                 fan_in = max(fan_in, form.fan_in)
     return Region(
-        sources=tuple(fold.subject.name for fold in folds if fold.index < len(view)),
+        sources=tuple(dict.fromkeys(fold.subject.name for fold in folds if fold.index < len(view))),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         fan_in=fan_in,

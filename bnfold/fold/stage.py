@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnx import TensorProto
+
 from bnfold.rules import BATCH_NORM, Reason, Refusal
 
 if TYPE_CHECKING:
     from bnfold.fold.draft import Draft
     from bnfold.fold.trail import Route
 
-__all__ = ["STAGES", "Stage", "worth_it"]
+__all__ = ["STAGES", "Stage", "dearer_than_batch_norm", "worth_it"]
+
+_BLOCK = 8
+"""From so many channels on, a runtime keeps images in blocks of channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,7 @@ class Stage:
     Attributes:
         form: The stable name that reports use; empty for an ordinary fold.
         new_add: Whether a batch norm may leave a new Add behind a layer that has no bias.
+        apart: Whether the scale of a batch norm goes one way and its shift the other.
         branches: Whether parallel branches become one convolution; nothing else is tried then.
         max_form: Whether a carrier may turn into another operation.
         scale_only: Whether a batch norm may stay as an Add of its shift.
@@ -28,6 +34,7 @@ class Stage:
 
     form: str = ""
     new_add: bool = False
+    apart: bool = False
     branches: bool = False
     max_form: bool = False
     scale_only: bool = False
@@ -35,12 +42,26 @@ class Stage:
 
 STAGES = (
     Stage(),
+    Stage(apart=True),
     Stage(new_add=True),
     Stage("branches", branches=True),
     Stage("max-form", max_form=True),
     Stage("scale-only", scale_only=True),
 )
 """What is tried, in this order: first everything that leaves nothing behind."""
+
+
+def dearer_than_batch_norm(draft: Draft, index: int) -> bool:
+    """Tell whether a Max or an Add in the place of a batch norm would cost more than the batch norm.
+
+    onnxruntime computes a batch norm on an image in the blocked layout of the convolutions around it, and has no such
+    kernel for a Max or an Add with a constant: the image is brought into the other layout and back.
+    """
+    if draft.fewest:
+        return False
+    name = draft.wiring.reads(index)[draft.affines[index].data_input]
+    shape = draft.affines[index].field.shape
+    return len(shape) == 4 and shape[1] >= _BLOCK and draft.element(index, name) == TensorProto.FLOAT
 
 
 def worth_it(draft: Draft, index: int, route: Route, stage: Stage) -> Route | Refusal:

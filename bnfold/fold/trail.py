@@ -60,7 +60,7 @@ class Trail:
     """A walk's findings, of which several can be put together.
 
     Attributes:
-        leaves: The layers at its ends, by index.
+        leaves: The layers at its ends, by index and side.
         own: What is applied to the maps of constant Adds and Muls, by index.
         constants: New constants of carriers, by index and input.
         becomes: What carriers turn into, by index.
@@ -68,7 +68,7 @@ class Trail:
         adds: How many layers without a bias would get a new Add.
     """
 
-    leaves: dict[int, Leaf] = field(default_factory=dict)
+    leaves: dict[tuple[int, Side], Leaf] = field(default_factory=dict)
     own: dict[int, Field] = field(default_factory=dict)
     constants: dict[int, Mapping[int, Float64Array]] = field(default_factory=dict)
     becomes: dict[int, str] = field(default_factory=dict)
@@ -79,16 +79,31 @@ class Trail:
         """Return the nodes that it went through and that are not changed themselves."""
         return tuple(index for index in self.path if index not in self.own and index not in self.constants)
 
-    def join(self, later: Trail) -> Refusal | None:
-        """Take over what a later walk found."""
-        for index, leaf in later.leaves.items():
-            first = self.leaves.get(index)
-            if first is not None and (first.at != leaf.at or first.absorber is not leaf.absorber):
-                return Refusal(Reason.NO_RULE, "it reaches a layer from two sides")
-            self.leaves[index] = leaf if first is None else leaf.joined_to(first)
+    def take_leaf(self, index: int, leaf: Leaf) -> Refusal | None:
+        """Note that a layer takes in a map, behind whatever it took in before."""
+        place = (index, leaf.absorber.side)
+        first = self.leaves.get(place)
+        if first is not None and (first.at != leaf.at or first.absorber is not leaf.absorber):
+            return Refusal(Reason.NO_RULE, "it reaches a layer by two inputs")
+        self.leaves[place] = leaf if first is None else leaf.joined_to(first)
+        return None
+
+    def join(self, later: Trail, *, again: bool = False) -> Refusal | None:
+        """Take over what another walk found.
+
+        Args:
+            later: What was found.
+            again: Whether the other walk started from the constants that this one found.
+        """
+        for (index, _side), leaf in later.leaves.items():
+            refusal = self.take_leaf(index, leaf)
+            if refusal is not None:
+                return refusal
         for index, applied in later.own.items():
             self.own[index] = applied.after(self.own[index]) if index in self.own else applied
         for index, constants in later.constants.items():
+            if index in self.constants and not again:
+                return Refusal(Reason.NO_RULE, "it reaches the constants of a node twice")
             self.constants[index] = {**self.constants.get(index, {}), **constants}
         self.becomes |= later.becomes
         self.path |= later.path
@@ -105,7 +120,7 @@ def settle(draft: Draft, trail: Trail, side: Side) -> tuple[Step, ...] | Refusal
         side: The side of the layers on which the map stood.
     """
     steps: list[Step] = []
-    for index, leaf in trail.leaves.items():
+    for (index, _side), leaf in trail.leaves.items():
         step = draft.absorb(index, leaf.absorber, leaf.field, at=leaf.at)
         if isinstance(step, Refusal):
             return step

@@ -47,6 +47,8 @@ def _read_batch_norm(node: NodeView) -> Affine | Refusal:
         return Refusal(Reason.CHANNEL_MISMATCH, f"the parameters of {node.name} have shapes {sorted(sizes)}")
     rank = node.view.rank(node.proto.input[0])
     if rank is None:
+        rank = node.view.rank(node.proto.output[0])
+    if rank is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the input of {node.name} is not known")
     if rank < 2:
         return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} normalises a value with {rank} axes")
