@@ -26,10 +26,12 @@ from bnfold.rules import (
     products,
     recurrent,
     reductions,
+    repeats,
     resampling,
     selections,
     sources,
     sums,
+    unchanged,
 )
 from bnfold.rules.declare import Absorber, Affine, Carried, Carrier, Direction, Example, Form, Side, Source
 from bnfold.rules.reasons import Reason, Refusal
@@ -94,8 +96,10 @@ _ABSORBERS = (
 )
 
 _CARRIERS = (
+    unchanged.CARRIERS,
     layout.CARRIERS,
     selections.CARRIERS,
+    repeats.CARRIERS,
     blocks.CARRIERS,
     concat.CARRIERS,
     sums.CARRIERS,

@@ -19,14 +19,17 @@ __all__ = [
     "Index",
     "along_axes",
     "both",
+    "integers",
     "inverse",
     "is_identity",
+    "is_read",
     "misfit",
     "negative",
     "picked",
     "placed",
     "shape_text",
     "size_of",
+    "through",
     "unpicked",
 ]
 
@@ -90,9 +93,29 @@ def size_of(shape: Shape | None, axis: int) -> int | None:
     return size if isinstance(size, int) else None
 
 
+def integers(node: NodeView, position: int, attribute: str, since: int) -> tuple[int, ...] | Refusal | None:
+    """Return numbers that are an input since an opset and an attribute before; None where they are not given."""
+    if node.opset >= since:
+        if not node.has_input(position):
+            return None
+        constant = node.constant(position)
+        if constant is None:
+            return Refusal(Reason.UNKNOWN_SHAPE, f"the {attribute} of {node.name} are computed while the model runs")
+        return tuple(int(item) for item in constant.reshape(-1))
+    given = node.attributes.get(attribute)
+    return given if isinstance(given, tuple) else None
+
+
 def is_identity(field: Field) -> bool:
     """Whether the map changes nothing."""
     return not field.has_scale and not field.has_shift
+
+
+def is_read(node: NodeView, position: int) -> bool:
+    """Whether anything reads one of the node's outputs, as the model is written."""
+    name = node.proto.output[position] if position < len(node.proto.output) else ""
+    view = node.view
+    return bool(name) and (name in view.outputs or name in view.captured or bool(view.consumers.get(name)))
 
 
 def negative(node: NodeView, field: Field) -> Refusal | None:
@@ -165,6 +188,20 @@ def unpicked(field: Field, axis: int, index: Index, size: int | None) -> Field |
             return None
         arrays.append(np.moveaxis(whole, -1, axis))
     return Field(arrays[0], arrays[1]).reduced()
+
+
+def through(
+    node: NodeView, field: Field, direction: Direction, axis: int, index: Index, *, size: int | None
+) -> Field | Refusal:
+    """Take a field through a choice along one axis of ``size`` elements."""
+    if direction is Direction.FORWARD:
+        return picked(field, axis, index)
+    found = unpicked(field, axis, index, size)
+    if found is not None:
+        return found
+    if size is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} picks along axis {axis}, whose size is not known")
+    return Refusal(Reason.WRONG_AXIS, f"{node.name} repeats elements along axis {axis}, and each has another map")
 
 
 def placed(field: Field, axis: int, start: int, length: int, size: int) -> Field:

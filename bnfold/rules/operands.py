@@ -22,6 +22,7 @@ __all__ = [
     "Operand",
     "alike_backward",
     "alike_forward",
+    "common",
     "laid_onto",
     "operands",
     "ready_backward",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import TensorProto, helper
 
 from bnfold.affine import Field
 from bnfold.affine.per_channel import Float64Array
+from bnfold.graph.elements import LARGEST
 from bnfold.graph.view import NodeView
 from bnfold.rules.carrying import both, negative
 from bnfold.rules.declare import Carried, Carrier, Direction, Example
@@ -83,21 +83,18 @@ def _unbounded(node: NodeView) -> float:
     """Return the number from which a bound bounds nothing: the largest one of the value's type, which writers put."""
     if node.opset < 11:
         return float(np.finfo(np.float32).max)  # what the attributes are if they are left out
-    element = node.view.type(node.proto.input[0]).element
-    if element == TensorProto.BFLOAT16:
-        return 3.38e38
-    if element in {TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE}:
-        return float(np.finfo(helper.tensor_dtype_to_np_dtype(element)).max)
-    return float("inf")
+    return LARGEST.get(node.view.type(node.proto.input[0]).element, float("inf"))
 
 
 def _clip(node: NodeView, field: Field, direction: Direction) -> Field | Carried | Refusal:
-    refusal = negative(node, field)
-    if refusal is not None:
-        return refusal
     bounds = _bounds(node)
     if isinstance(bounds, Refusal):
         return bounds
+    if not bounds:
+        return field
+    refusal = negative(node, field)
+    if refusal is not None:
+        return refusal
     moved: dict[int, Float64Array] = {}
     with np.errstate(all="ignore"):
         for position, bound in bounds.items():

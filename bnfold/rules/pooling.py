@@ -9,7 +9,7 @@ import numpy as np
 
 from bnfold.affine import Field
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import along_axes, both, negative, size_of
+from bnfold.rules.carrying import along_axes, both, is_read, negative, size_of
 from bnfold.rules.declare import Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
 
@@ -86,7 +86,7 @@ def _max_pool(node: NodeView, field: Field, _direction: Direction) -> Field | Re
     refusal = _over_positions(node, field) or negative(node, field)
     if refusal is not None:
         return refusal
-    if len(node.proto.output) > 1 and node.proto.output[1]:
+    if is_read(node, 1):
         return Refusal(Reason.NO_RULE, f"{node.name} also tells where the largest elements stand")
     if node.op_type == "MaxPool" and _may_be_empty(node):
         return Refusal(Reason.NO_RULE, f"a window of {node.name} may hold nothing but padding")

@@ -7,40 +7,22 @@ from collections.abc import Mapping
 import numpy as np
 
 from bnfold.affine import Field
-from bnfold.graph.shapes import Dimension
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import Index, along_axes, both, is_identity, misfit, picked, placed, size_of, unpicked
+from bnfold.rules.carrying import (
+    along_axes,
+    both,
+    integers,
+    is_identity,
+    misfit,
+    picked,
+    placed,
+    size_of,
+    through,
+)
 from bnfold.rules.declare import Carried, Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
 
 __all__ = ["CARRIERS"]
-
-
-def _integers(node: NodeView, position: int, attribute: str, since: int) -> tuple[int, ...] | Refusal | None:
-    """Return numbers that are an input since an opset and an attribute before; None where they are not given."""
-    if node.opset >= since:
-        if not node.has_input(position):
-            return None
-        constant = node.constant(position)
-        if constant is None:
-            return Refusal(Reason.UNKNOWN_SHAPE, f"the {attribute} of {node.name} are computed while the model runs")
-        return tuple(int(item) for item in constant.reshape(-1))
-    given = node.attributes.get(attribute)
-    return given if isinstance(given, tuple) else None
-
-
-def _through(
-    node: NodeView, field: Field, direction: Direction, axis: int, index: Index, *, size: int | None
-) -> Field | Refusal:
-    """Take a field through a choice along one axis of ``size`` elements."""
-    if direction is Direction.FORWARD:
-        return picked(field, axis, index)
-    found = unpicked(field, axis, index, size)
-    if found is not None:
-        return found
-    if size is None:
-        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} picks along axis {axis}, whose size is not known")
-    return Refusal(Reason.WRONG_AXIS, f"{node.name} repeats elements along axis {axis}, and each has another map")
 
 
 # Split
@@ -49,7 +31,7 @@ def _through(
 def _parts(node: NodeView, axis: int, whole: int | None) -> tuple[int, ...] | None:
     """Return the sizes of the outputs along the axis."""
     count = len(node.proto.output)
-    given = _integers(node, 1, "split", 13)
+    given = integers(node, 1, "split", 13)
     if isinstance(given, Refusal):
         given = None
     if given is not None:
@@ -127,7 +109,7 @@ def _slice(node: NodeView, field: Field, direction: Direction) -> Field | Refusa
     if not along_axes(field, touched):
         return field  # whatever it takes of the others
     for position, name in enumerate(("starts", "ends", "axes", "steps"), start=1):
-        given = _integers(node, position, name, 10)
+        given = integers(node, position, name, 10)
         if isinstance(given, Refusal):
             return given
         bounds.append(given)
@@ -151,7 +133,7 @@ def _slice(node: NodeView, field: Field, direction: Direction) -> Field | Refusa
             )
         if not index.size:
             return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} leaves nothing of axis {axis}")
-        found = _through(node, field, direction, axis, index, size=size)
+        found = through(node, field, direction, axis, index, size=size)
         if isinstance(found, Refusal):
             return found
         field = found
@@ -160,11 +142,11 @@ def _slice(node: NodeView, field: Field, direction: Direction) -> Field | Refusa
 
 def _sliced(node: NodeView, rank: int) -> tuple[int, ...] | Refusal:
     """Return the axes that are sliced, in order."""
-    axes = _integers(node, 3, "axes", 10)
+    axes = integers(node, 3, "axes", 10)
     if isinstance(axes, Refusal):
         return axes
     if axes is None:
-        starts = _integers(node, 1, "starts", 10)
+        starts = integers(node, 1, "starts", 10)
         shape = node.shape(1) if node.opset >= 10 else None
         count = len(starts) if isinstance(starts, tuple) else size_of(shape, 0)
         axes = tuple(range(rank if count is None else count))
@@ -196,7 +178,7 @@ def _gather(node: NodeView, field: Field, direction: Direction) -> Field | Refus
     touched = (axis,) if direction is Direction.FORWARD else tuple(range(axis, axis + len(shape)))
     if not along_axes(field, touched):
         # The same for every element, so for those that are picked, whichever they are.
-        return _through(node, field, direction, axis, np.zeros((1,) * len(shape), dtype=np.int64), size=None)
+        return through(node, field, direction, axis, np.zeros((1,) * len(shape), dtype=np.int64), size=None)
     if indices is None and node.is_constant(0):
         return Refusal(Reason.WRONG_AXIS, f"{node.name} looks up whichever rows, and the map varies along axis {axis}")
     if indices is None:
@@ -208,57 +190,7 @@ def _gather(node: NodeView, field: Field, direction: Direction) -> Field | Refus
     index = np.where(index < 0, index + size, index)
     if ((index < 0) | (index >= size)).any() or not index.size:
         return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} picks what axis {axis} of {size} elements does not have")
-    return _through(node, field, direction, axis, index, size=size)
-
-
-# Expand, Tile
-
-
-def _expand(node: NodeView, field: Field, direction: Direction) -> Field | Refusal:
-    before, after, target = node.shape(0), node.output_shape(), node.shape(1)
-    if before is None:
-        return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the input of {node.name} is not known")
-    length = len(after) if after is not None else size_of(target, 0)
-    if length is None:
-        return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the output of {node.name} is not known")
-    new = max(length, len(before)) - len(before)
-    if direction is Direction.FORWARD:
-        shape = (1,) * new + field.shape
-        return Field(field.scale.reshape(shape), field.shift.reshape(shape))
-    if field.rank != new + len(before):
-        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} gives {new + len(before)} axes, not {field.rank}")
-    for axis in field.axes():
-        size: Dimension = before[axis - new] if axis >= new else 1
-        known = isinstance(size, int) or (after is not None and size is not None and size == after[axis])
-        if not known:
-            return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} may repeat axis {axis}: its size is not known")
-        if isinstance(size, int) and size != field.shape[axis]:
-            return Refusal(
-                Reason.WRONG_AXIS, f"{node.name} repeats elements along axis {axis}, and each has another map"
-            )
-    return Field(field.scale.reshape(field.shape[new:]), field.shift.reshape(field.shape[new:]))
-
-
-def _tile(node: NodeView, field: Field, direction: Direction) -> Field | Refusal:
-    if node.opset < 6:
-        return Refusal(Reason.NO_RULE, f"{node.name} is a Tile of opset {node.opset}")
-    repeats = _integers(node, 1, "repeats", 6)
-    if not field.axes():
-        return field
-    if not isinstance(repeats, tuple) or len(repeats) != field.rank:
-        return Refusal(Reason.UNKNOWN_SHAPE, f"the repeats of {node.name} are not known")
-    for axis in field.axes():
-        times = repeats[axis]
-        if times < 1 or (direction is Direction.BACKWARD and field.shape[axis] % times):
-            return Refusal(
-                Reason.CHANNEL_MISMATCH, f"{node.name} repeats axis {axis} {times} times, not to {field.shape[axis]}"
-            )
-        size = field.shape[axis] // (1 if direction is Direction.FORWARD else times)
-        found = _through(node, field, direction, axis, np.tile(np.arange(size), times), size=size)
-        if isinstance(found, Refusal):
-            return found
-        field = found
-    return field
+    return through(node, field, direction, axis, index, size=size)
 
 
 _MEAN = "double[6] gamma, double[6] beta, double[6] mean, double[6] var"
@@ -360,55 +292,6 @@ CARRIERS: Mapping[str, Carrier] = {
                        <double[6,3,3,3] W, int64[6] order = {{0, 1, 2, 3, 4, 0}}, {_MEAN}> {{
                        h = Conv(x, W)
                        a = Gather<axis=1>(h, order)
-                       y = BatchNormalization(a, gamma, beta, mean, var) }}""",
-                    refused=Reason.WRONG_AXIS,
-                ),
-            ),
-        ),
-        Carrier(
-            "Expand",
-            "the field keeps size 1 where the value is repeated",
-            *both(_expand),
-            (
-                Example(
-                    "one pixel becomes an image",
-                    f"""(double[1,3,3,3] x) => (double y)
-                       <double[6,3,3,3] W, int64[4] shape = {{1, 1, 4, 4}}, {_MEAN}> {{
-                       h = Conv(x, W)
-                       a = Expand(h, shape)
-                       y = BatchNormalization(a, gamma, beta, mean, var) }}""",
-                ),
-                Example(
-                    "one channel becomes six, and each takes another map",
-                    f"""(double[1,3,6,6] x) => (double y)
-                       <double[1,3,3,3] W, int64[4] shape = {{1, 6, 1, 1}}, {_MEAN}> {{
-                       h = Conv(x, W)
-                       a = Expand(h, shape)
-                       y = BatchNormalization(a, gamma, beta, mean, var) }}""",
-                    refused=Reason.WRONG_AXIS,
-                ),
-            ),
-        ),
-        Carrier(
-            "Tile",
-            "the field is repeated; backward, every copy must take the same map",
-            *both(_tile),
-            (
-                Example(
-                    "an image beside itself, and channels behind a layer's channels",
-                    """(double[1,6,6,6] x) => (double y)
-                       <double[4,12,3,3] W, int64[4] repeats = {1, 2, 1, 2}, double[6,1,1] c, double[6,1,1] d> {
-                       h = Mul(x, c)
-                       g = Add(h, d)
-                       a = Tile(g, repeats)
-                       y = Conv(a, W) }""",
-                ),
-                Example(
-                    "copies that take maps of their own",
-                    f"""(double[1,3,6,6] x) => (double y)
-                       <double[3,3,3,3] W, int64[4] repeats = {{1, 2, 1, 1}}, {_MEAN}> {{
-                       h = Conv(x, W)
-                       a = Tile(h, repeats)
                        y = BatchNormalization(a, gamma, beta, mean, var) }}""",
                     refused=Reason.WRONG_AXIS,
                 ),
