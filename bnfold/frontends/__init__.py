@@ -16,10 +16,11 @@ from bnfold.errors import BnfoldError, MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bnfold.frontends.glance import Glance
     from bnfold.frontends.loaded import Loaded, Request
     from bnfold.frontends.sniff import Format
 
-__all__ = ["load"]
+__all__ = ["load", "look"]
 
 _GUESTS = ("tensorflow", "keras", "tf_keras", "tf2onnx", "h5py")
 
@@ -60,6 +61,38 @@ def load(path: Path, request: Request) -> Loaded:
                 path = path.parent
             source = path if path.is_dir() else checkpoint_prefix(path) or path
             return _with_guests("tensorflow.checkpoint", source, request, found)
+
+
+def look(path: Path) -> Glance:
+    """Say what an artifact of a framework is from its file alone: nothing is imported that could run it.
+
+    Args:
+        path: A file, a folder, or the prefix of a checkpoint's files; of any format but ONNX, which ``load`` reads.
+
+    Raises:
+        UnknownFormatError: If there is no such path, or its content is in no known format.
+        CorruptModelError: If its format is known, and it is damaged or incomplete.
+        MissingExtraError: If it holds HDF5 and h5py is not installed.
+        UnsupportedOpError: If it was written by a framework too old to be read.
+        OSError: If it exists and cannot be read.
+    """
+    from bnfold.frontends.sniff import Format, sniff
+
+    found = sniff(path)
+    assert found is not Format.ONNX, "an ONNX file is loaded"
+    if found in (Format.KERAS, Format.KERAS_H5, Format.KERAS_WEIGHTS):
+        from bnfold.frontends.keras.look import look as look_at_keras
+
+        return look_at_keras(path, found)
+    from bnfold.frontends.tensorflow.look import look as look_at_graph
+
+    if found is not Format.SAVED_MODEL_ARCHIVE:
+        return look_at_graph(path, found)
+    from bnfold.frontends.archive import unpack
+
+    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+        glance = look_at_graph(unpack(path, Path(folder)), Format.SAVED_MODEL)
+    return replace(glance, path=str(path), format=found.value, description=found.described, bytes=path.stat().st_size)
 
 
 def _reader(module: str) -> Callable[[Path, Request], Loaded]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bnfold.frontends.keras.archive import Artifact, attribute_list, open_weights, read_artifact
 from bnfold.frontends.keras.config import LayerEntry, layers
 
-__all__ = ["BatchNormFacts", "Description", "LayerFacts", "describe"]
+__all__ = ["BatchNormFacts", "Description", "LayerFacts", "describe", "described"]
 
 Array = npt.NDArray[np.generic]
 
@@ -90,11 +90,21 @@ def describe(path: Path) -> Description:
     if artifact.layout is None:
         return _described(artifact, tuple(_facts(entry, {}) for entry in layers(artifact.config or {})))
     with open_weights(artifact) as weights:
-        if artifact.config is None:
-            return _described(artifact, tuple(_unnamed(weights, artifact)))
-        entries = list(layers(artifact.config))
-        find = _by_name if artifact.layout == "names" else _by_slot
-        return _described(artifact, tuple(_facts(entry, find(weights, entry)) for entry in entries))
+        return described(artifact, weights)
+
+
+def described(artifact: Artifact, weights: Any) -> Description:
+    """Return what a Keras file holds, given the group of its weights.
+
+    Args:
+        artifact: The file.
+        weights: What ``open_weights`` opened.
+    """
+    if artifact.config is None:
+        return _described(artifact, tuple(_unnamed(weights, artifact)))
+    entries = list(layers(artifact.config))
+    find = _by_name if artifact.layout == "names" else _by_slot
+    return _described(artifact, tuple(_facts(entry, find(weights, entry)) for entry in entries))
 
 
 def _described(artifact: Artifact, found: tuple[LayerFacts, ...]) -> Description:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.frontends.tensorflow.guests import tensorflow
+from bnfold.frontends.tensorflow.messages import dtype_name, is_own
 from bnfold.frontends.tensorflow.net import Net, Ref, Value, attribute, data_inputs, small_value
 
 __all__ = ["evaluated", "values_of"]
@@ -91,8 +92,10 @@ def evaluated(node: Any, values: Mapping[Ref, Value]) -> Value | None:
 
 def _computed(node: Any, given: list[Value]) -> Value | None:
     if node.op == "Cast":
-        tf = tensorflow()
-        return np.asarray(given[0].astype(tf.as_dtype(attribute(node, "DstT").type % 100).as_numpy_dtype))
+        wanted = attribute(node, "DstT").type % 100
+        if is_own(node):
+            return np.asarray(given[0].astype(dtype_name(wanted)))
+        return np.asarray(given[0].astype(tensorflow().as_dtype(wanted).as_numpy_dtype))
     if node.op in ("Pack", "Stack"):
         return np.stack(given, axis=int(attribute(node, "axis").i))
     if node.op == "Squeeze":

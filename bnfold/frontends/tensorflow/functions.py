@@ -56,7 +56,8 @@ def both_branches(net: Net) -> Net:
                 outcomes.append(spell_out(result, node, called, prefix, skip=1))
             del result.nodes[node.name]
             for ref in outcomes[0]:
-                merged = node_of("Merge", f"{node.name}/_{ref[1]}", [outcome[ref] for outcome in outcomes])
+                merging = [outcome[ref] for outcome in outcomes]
+                merged = node_of("Merge", f"{node.name}/_{ref[1]}", merging, like=node)
                 result.nodes[merged.name] = merged
                 aliases[ref] = (merged.name, 0)
     return result.rewired(aliases)

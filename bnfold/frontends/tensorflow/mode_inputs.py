@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from bnfold.frontends.tensorflow.net import (
 )
 from bnfold.frontends.tensorflow.prune import SWITCHES, needed, pruned
 
-__all__ = ["Switches", "given_values", "pin_switches"]
+__all__ = ["Switches", "deciders", "given_values", "pin_switches"]
 
 _LOGIC = frozenset(
     {
@@ -178,9 +178,8 @@ def _opened(net: Net, outputs: Sequence[Ref]) -> Net:
     return result
 
 
-def _candidates(net: Net) -> list[str]:
-    """Return the leaves of all predicates that nothing else decides, placeholders first, in the graph's order."""
-    found: dict[str, None] = {}
+def deciders(net: Net) -> Iterator[list[str]]:
+    """Yield, for every switch, branch and selection that scalars alone decide, the nodes that bring these scalars."""
     for node in net.nodes.values():
         if node.op in SWITCHES:
             predicate = data_inputs(node)[1]
@@ -190,7 +189,12 @@ def _candidates(net: Net) -> list[str]:
             continue
         leaves = _leaves(net, predicate)
         if leaves:
-            found.update(dict.fromkeys(leaves))
+            yield leaves
+
+
+def _candidates(net: Net) -> list[str]:
+    """Return the leaves of all predicates that nothing else decides, placeholders first, in the graph's order."""
+    found = dict.fromkeys(leaf for leaves in deciders(net) for leaf in leaves)
     order = {"Placeholder": 0, "PlaceholderV2": 0, "PlaceholderWithDefault": 1}
     return sorted(found, key=lambda name: order.get(net.nodes[name].op, 2))
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from bnfold.errors import CorruptModelError
 from bnfold.frontends.tensorflow.guests import tensorflow
+from bnfold.frontends.tensorflow.messages import array_of, is_own, outputs_of
 
 __all__ = [
     "Ref",
@@ -68,6 +69,8 @@ def output_names(node: Any, library: Mapping[str, Any]) -> list[Any] | None:
     """Return the definitions of an operation's output arguments; None where the operation is not known."""
     if node.op in library:
         return list(library[node.op].signature.output_arg)
+    if is_own(node):
+        return outputs_of(node)
     definition = tensorflow("tensorflow.python.framework.op_def_registry").get(node.op)
     return None if definition is None else list(definition.output_arg)
 
@@ -120,12 +123,20 @@ def attribute(node: Any, name: str) -> Any:
     """Return an attribute of a node, an empty one where it has none; reading a missing one directly would add it."""
     if name in node.attr:
         return node.attr[name]
-    return tensorflow().compat.v1.AttrValue()
+    return node.attr.GetEntryClass()().value if is_own(node) else tensorflow().compat.v1.AttrValue()
 
 
-def node_of(op: str, name: str, inputs: Iterable[Ref], **types: int) -> Any:
-    """Return a new node, with attributes that are types: ``node_of("Identity", "y", [x], T=1)``."""
-    node = tensorflow().compat.v1.NodeDef(op=op, name=name)
+def node_of(op: str, name: str, inputs: Iterable[Ref], *, like: Any = None, **types: int) -> Any:
+    """Return a new node, with attributes that are types: ``node_of("Identity", "y", [x], T=1)``.
+
+    Args:
+        op: Its operation.
+        name: Its name.
+        inputs: What it reads.
+        like: A node of the same kind of message; None means TensorFlow's own.
+        types: Its attributes.
+    """
+    node = tensorflow().compat.v1.NodeDef(op=op, name=name) if like is None else type(like)(op=op, name=name)
     node.input.extend(text_of(ref) for ref in inputs)
     for name_of_type, dtype in types.items():
         node.attr[name_of_type].type = dtype
@@ -149,6 +160,9 @@ def is_variable(node: Any) -> bool:
 
 def dtype_of(node: Any, port: int = 0) -> int:
     """Return the element type of a node's output as TensorFlow's number, base types for references; 0: unknown."""
+    if is_own(node):
+        types_of = (attribute(node, name).type for name in ("dtype", "DstT", "T"))
+        return next((int(one) % 100 for one in types_of if one), 0)
     types: list[int] = []
     for output in output_names(node, {}) or ():
         if output.type_list_attr:
@@ -166,8 +180,15 @@ def value_of(node: Any) -> Value:
     Raises:
         CorruptModelError: If it does not hold what its shape says.
     """
-    tf = tensorflow()
     tensor = attribute(node, "value").tensor
+    if is_own(node):
+        value = array_of(tensor)
+        if value is None:
+            raise CorruptModelError(
+                f"the constant {node.name} does not hold what its shape says", hint="Get the file again: it is damaged."
+            )
+        return value
+    tf = tensorflow()
     try:
         return np.asarray(tf.make_ndarray(tensor))
     except (TypeError, ValueError, AttributeError) as error:

@@ -11,7 +11,7 @@ from bnfold.frontends.tensorflow.functions import BRANCHES
 from bnfold.frontends.tensorflow.moments import Kind, is_data_input, kinds_of
 from bnfold.frontends.tensorflow.net import Net, Ref, Value, data_inputs, is_variable, ref_of
 
-__all__ = ["named_tensors", "predicted"]
+__all__ = ["last_tensors", "named_tensors", "predicted"]
 
 _LONGEST_LIST = 12
 _ASIDE = (
@@ -124,7 +124,7 @@ def named_tensors(net: Net, names: Sequence[str], flag: str) -> list[Ref]:
     for text, (name, port) in zip(names, found, strict=True):
         if name not in net.nodes or port < 0:
             near = sorted(other for other in net.nodes if name.lower() in other.lower())[:_LONGEST_LIST]
-            last = [f"{last}:{port}" for last, port in _last(net)][:_LONGEST_LIST]
+            last = [f"{last}:{port}" for last, port in last_tensors(net)][:_LONGEST_LIST]
             known = (
                 f"close to it are {', '.join(near)}" if near else f"its last tensors are {', '.join(last) or 'none'}"
             )
@@ -148,7 +148,7 @@ def predicted(net: Net, what: str) -> list[Ref]:
     Raises:
         SignatureError: If several tensors could be meant, or none.
     """
-    last = _last(net)
+    last = last_tensors(net)
     if len(last) == 1:
         return last
     if not last:
@@ -164,7 +164,7 @@ def predicted(net: Net, what: str) -> list[Ref]:
     )
 
 
-def _last(net: Net) -> list[Ref]:
+def last_tensors(net: Net) -> list[Ref]:
     """Return the last tensors that are predictions, in the graph's order."""
     order = net.sorted(control=False)
     values = values_of(net, {})
