@@ -1,8 +1,9 @@
 """All architectures, and what algebra says must remain of each.
 
-``stays`` counts the batch norms that no rearrangement of the weights can take in, by the reason for which they stay:
-each row follows from what stands in front of and behind its batch norms. ``at_most`` bounds how many nodes of a kind
-may be left, which says that branches became one and that no batch norm was paid for with something else.
+``stays`` counts the batch norms that cannot go without leaving an operation that takes as long, by the reason for which
+they stay: each row follows from what stands in front of and behind its batch norms. ``fewest`` counts those that no
+rearrangement of the weights can take in, whatever it leaves. ``at_most`` bounds how many nodes of a kind may be left,
+which says that branches became one and that no batch norm was paid for with something else.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tests.architectures import branched, images, mobile, residual, tokens
+from tests.architectures import branched, further, images, mobile, residual, sound, tokens
 from tests.architectures.net import Net, Style
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Architecture:
         build: Writes it into an empty net.
         batch_norms: How many it has.
         stays: How many of them stay, by reason.
+        fewest: How many stay where an Add or a Max may take their place; None where that makes no difference.
         at_most: How many nodes of an operation may be left.
         style: How its file looks; gammas of both signs unless it says otherwise.
     """
@@ -39,6 +41,7 @@ class Architecture:
     build: Build
     batch_norms: int
     stays: Mapping[str, int] = field(default_factory=dict)
+    fewest: Mapping[str, int] | None = None
     at_most: Mapping[str, int] = field(default_factory=dict)
     style: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,6 +87,12 @@ _BEHIND = (
     Architecture("DCGAN", images.dcgan, 3, at_most={"ConvTranspose": 4}),
     Architecture("GAN of upsampling", images.upsampling_gan, 4, at_most={"Gemm": 1, "Conv": 4, "Resize": 3}),
     Architecture("EfficientDet", images.efficientdet, 22, at_most={"Conv": 44, "Add": 4}),
+    Architecture("R(2+1)D", further.r2plus1d, 6, at_most={"Add": 2, "Conv": 6}),
+    Architecture("Xception", further.xception, 8, at_most={"Conv": 13, "Add": 2}, style=TENSORFLOW),
+    Architecture("YOLO", further.yolo, 14, at_most={"Conv": 16}),
+    Architecture("Conformer", sound.conformer, 2, at_most={"Conv": 6}),
+    Architecture("Temporal convolutions", sound.temporal, 4, at_most={"Conv": 6, "Pad": 4}),
+    Architecture("Two towers", further.two_towers, 4, at_most={"Conv": 4, "Add": 0}),
     Architecture("Keras", images.keras_cnn, 3, at_most={"Transpose": 16, "Conv": 3}, style=TENSORFLOW),
 )
 
@@ -93,44 +102,59 @@ _IN_FRONT = (
     Architecture("LeViT, dynamic", partial(tokens.levit, dynamic=True), 21, at_most={"Add": 25, "Mul": 4}),
     Architecture("Visformer", tokens.visformer, 15, at_most={"Conv": 26}),
     Architecture("CRNN, batch norm last", partial(tokens.crnn, bn_last=True), 3, at_most={"Add": 2}),
+    Architecture("Table", further.tabular, 4, at_most={"Gemm": 4, "Add": 0, "Mul": 0}, style=BARE),
     Architecture("Deep Speech 2", tokens.deepspeech, 5, at_most={"Add": 0, "Gemm": 1}),
 )
 
-# Behind an activation: only a positive scale goes through ReLU, and no map through GELU.
+# Behind an activation: only a positive scale goes through ReLU, and no map through GELU. A shift that is in front of
+# padding can only go backward, or stay.
 _ACTIVATED = (
-    Architecture("ResNetV2, basic", residual.resnet_v2, 9, at_most={"Add": 8, "Mul": 0}, style=POSITIVE),
+    Architecture("ResNetV2, basic", residual.resnet_v2, 9, at_most={"Add": 4, "Mul": 0}, style=POSITIVE),
     Architecture(
         "ResNetV2, bottleneck",
         partial(residual.resnet_v2, block="bottleneck"),
         13,
-        at_most={"Add": 8, "Mul": 0},
+        at_most={"Add": 4, "Mul": 0},
         style=POSITIVE,
     ),
-    Architecture("ResNetV2, free image", residual.resnet_v2, 9, at_most={"Add": 8, "Mul": 0}, style=POSITIVE | FREE),
-    Architecture("ResNetV2, both signs", residual.resnet_v2, 9, stays={"negative-scale": 5}),
-    Architecture("DenseNet", residual.densenet, 15, at_most={"Add": 0, "Mul": 0}, style=POSITIVE),
-    Architecture("DenseNet, both signs", residual.densenet, 15, stays={"negative-scale": 8}),
-    Architecture("XCiT", tokens.xcit, 5, at_most={"Conv": 7}),
-    Architecture("ConvMixer", tokens.convmixer, 5, stays={"no-rule": 4}),
+    Architecture("ResNetV2, free image", residual.resnet_v2, 9, at_most={"Add": 4, "Mul": 0}, style=POSITIVE | FREE),
+    Architecture("ResNetV2, both signs", residual.resnet_v2, 9, stays={"used-elsewhere": 5}),
+    # The batch norms of a block share their features, which can carry the shift of one of them; a block that begins
+    # behind ReLU can carry none.
+    Architecture("DenseNet", residual.densenet, 15, stays={"used-elsewhere": 7}, fewest={}, style=POSITIVE),
+    Architecture("DenseNet, both signs", residual.densenet, 15, stays={"used-elsewhere": 8}),
+    Architecture(
+        "IR-ResNet", further.ir_resnet, 16, stays={"padded-shift": 1}, fewest={}, at_most={"Add": 4, "Mul": 0}
+    ),
+    Architecture("X-vector", sound.xvector, 7, at_most={"Add": 0, "Mul": 1}, style=POSITIVE),
+    Architecture("X-vector, both signs", sound.xvector, 7, stays={"no-rule": 1}),
+    Architecture("ECAPA", sound.ecapa, 13, at_most={"Add": 6}, style=POSITIVE),
+    Architecture("XCiT", tokens.xcit, 5, stays={"padded-shift": 2}, fewest={}, at_most={"Conv": 7}),
+    Architecture("ConvMixer", tokens.convmixer, 5, stays={"no-gain": 4}),
     Architecture(
         "U-Net, batch norm behind ReLU",
-        partial(images.unet, order="conv-relu-bn"),
+        partial(images.unet, order="conv-relu-bn", width=8),
         12,
+        stays={"padded-shift": 9},
+        fewest={},
         at_most={"Add": 0, "Mul": 0},
         style=POSITIVE,
     ),
     Architecture(
         "U-Net, batch norm behind ReLU, both signs",
-        partial(images.unet, order="conv-relu-bn"),
+        partial(images.unet, order="conv-relu-bn", width=8),
         12,
-        stays={"negative-scale": 2},
-        at_most={"Mul": 0},
+        stays={"padded-shift": 7, "no-gain": 2},
+        fewest={"no-rule": 2},
+        at_most={"Add": 0, "Mul": 0},
     ),
     Architecture(
         "U-Net, batch norm behind Concat",
         partial(images.unet, bn_behind_concat=True),
         14,
-        at_most={"Add": 2, "Mul": 0},
+        stays={"padded-shift": 2},
+        fewest={},
+        at_most={"Add": 0, "Mul": 0},
         style=TENSORFLOW,
     ),
     Architecture(
@@ -144,7 +168,8 @@ _ACTIVATED = (
         "Keras, batch norm behind ReLU, both signs",
         partial(images.keras_cnn, order="conv-relu-bn", pad="valid", side=30),
         3,
-        stays={"negative-scale": 2},
+        stays={"no-gain": 2},
+        fewest={"no-rule": 2},
         style=TENSORFLOW,
     ),
 )

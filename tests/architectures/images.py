@@ -124,8 +124,8 @@ def _scaled_norm(net: Net, x: Value) -> Value:
         norm = axes_node(net, "ReduceL2", x, [1], (x.shape[0], 1, *x.shape[2:]), keepdims=1)
         norm = net.node("Clip", [norm, net.scalar(1e-12)], norm.shape)
         y = net.node("Div", [x, norm], x.shape)
-        scale = net.constant(np.full((1, x.channels, 1, 1), 20.0, net.style.dtype), "scale_weight")
-        return net.node("Mul", [scale, y], x.shape)
+        learned = net.statistics(x.channels)["running_var"].reshape(1, -1, 1, 1) * np.asarray(20.0, net.style.dtype)
+        return net.node("Mul", [net.constant(learned, "scale_weight"), y], x.shape)
 
 
 def _predict(net: Net, x: Value, each: int, name: str, anchors: int = 2) -> Value:

@@ -41,17 +41,18 @@ class Style:
         names: ``torch`` has a path for every module, ``tensorflow`` has slashes and ``:0``; with ``none`` nodes have
             no names and values have numbers.
         weights: Whether weights are initializers, or the values of Constant nodes.
-        gammas: Whether every gamma is positive, or some are negative.
+        gammas: Whether every gamma is positive, or some are negative; or some channels are dead, as weight decay leaves
+            them: gamma is zero, or nearly, and so is the variance.
         free_image: Whether height and width are free, as the batch always is.
         opset: Version of the standard operator set.
         seed: Of all weights.
         batch: The batch that shapes are computed for; it is written nowhere.
     """
 
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float16", "float32", "float64"] = "float32"
     names: Literal["torch", "tensorflow", "none"] = "torch"
     weights: Literal["initializer", "constant"] = "initializer"
-    gammas: Literal["positive", "mixed"] = "positive"
+    gammas: Literal["positive", "mixed", "dead"] = "positive"
     free_image: bool = False
     opset: int = 17
     seed: int = 0
@@ -174,11 +175,16 @@ class Net:
         gamma = self._rng.uniform(0.5, 1.5, channels)
         if self.style.gammas == "mixed":
             gamma[self._rng.permutation(channels)[: max(1, channels // 4)]] *= -1.0
+        var = self._rng.uniform(0.5, 2.0, channels)
+        if self.style.gammas == "dead":
+            dead = self._rng.permutation(channels)[: max(2, channels // 4)]
+            gamma[dead] = np.where(np.arange(len(dead)) % 2, 1e-9, 0.0)
+            var[dead] = 1e-12
         arrays = {
             "weight": gamma,
             "bias": self._rng.normal(0.0, 0.3, channels),
             "running_mean": self._rng.normal(0.0, 0.3, channels),
-            "running_var": self._rng.uniform(0.5, 2.0, channels),
+            "running_var": var,
         }
         return {kind: array.astype(self.style.dtype) for kind, array in arrays.items()}
 

@@ -1,0 +1,218 @@
+"""Whole networks: what must stay of their batch norms, and that they compute the same without the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+
+from bnfold.fold import apply, plan
+from bnfold.parity.reference import run_float64
+from bnfold.parity.run import Session
+from tests.architectures.catalogue import ARCHITECTURES, Architecture
+
+EACH = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
+FEWEST = pytest.mark.parametrize(
+    "architecture",
+    [architecture for architecture in ARCHITECTURES if architecture.fewest is not None],
+    ids=lambda architecture: architecture.name,
+)
+Dtype = Literal["float16", "float32", "float64"]
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@cache
+def unfolded(architecture: Architecture, dtype: Dtype) -> onnx.ModelProto:
+    model = architecture.model(dtype=dtype)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@cache
+def folded(architecture: Architecture, dtype: Dtype) -> onnx.ModelProto:
+    model = unfolded(architecture, dtype)
+    result = apply(model, plan(model)).model
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def feeds_for(model: onnx.ModelProto, dtype: Dtype, *, side: int = 16) -> Arrays:
+    """Draw every input: a batch of two, and sides of 16 where they are free."""
+    rng = np.random.default_rng(11)
+    feeds = {}
+    for value in model.graph.input:
+        sizes = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        shape = [2, *(size or side for size in sizes[1:])]
+        feeds[value.name] = rng.normal(size=shape).astype(dtype)
+    return feeds
+
+
+def distance(actual: Arrays, wanted: Arrays) -> float:
+    """Return the largest error over all outputs, as part of the output's largest value."""
+    assert list(actual) == list(wanted)
+    assert all(np.max(np.abs(wanted[name])) > 1e-3 for name in wanted), "an output without values compares nothing"
+    return max(
+        float(np.max(np.abs(actual[name].astype(np.float64) - wanted[name])) / np.max(np.abs(wanted[name])))
+        for name in wanted
+    )
+
+
+def operations(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@EACH
+def test_what_stays_is_what_algebra_says(architecture: Architecture) -> None:
+    model = unfolded(architecture, "float32")
+    assert operations(model)["BatchNormalization"] == architecture.batch_norms
+    made = plan(model)
+    assert Counter(kept.refusal.reason.id for kept in made.kept) == architecture.stays
+    left = operations(folded(architecture, "float32"))
+    assert left["BatchNormalization"] == sum(architecture.stays.values())
+    assert {op: left[op] for op in architecture.at_most if left[op] > architecture.at_most[op]} == {}
+
+
+@FEWEST
+def test_fewer_stay_where_an_add_or_a_max_may_take_their_place(architecture: Architecture) -> None:
+    model = unfolded(architecture, "float32")
+    made = plan(model, fewest=True)
+    assert Counter(kept.refusal.reason.id for kept in made.kept) == architecture.fewest
+    result = apply(model, made).model
+    onnx.checker.check_model(result, full_check=True)
+    # Each of them costs one node at most, as the batch norm did.
+    before, after = (sum(operations(one).values()) - operations(one)["Constant"] for one in (model, result))
+    assert after <= before
+    feeds = feeds_for(model, "float32")
+    exact = run_float64(model, feeds)
+    assert distance(Session(result).run(feeds), exact) < 4 * distance(Session(model).run(feeds), exact) + 2e-6
+    again = plan(result, fewest=True)
+    assert again.folds == ()
+
+
+@EACH
+def test_every_batch_norm_is_accounted_for_once(architecture: Architecture) -> None:
+    model = unfolded(architecture, "float32")
+    made = plan(model)
+    subjects = [fold.subject for fold in made.folds] + [kept.subject for kept in made.kept]
+    batch_norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    found = Counter(subject.output for subject in subjects if subject.op_type == "BatchNormalization")
+    assert found == {node.output[0]: 1 for node in batch_norms}
+
+
+@EACH
+def test_it_computes_the_same_in_float64(architecture: Architecture) -> None:
+    model = unfolded(architecture, "float64")
+    feeds = feeds_for(model, "float64")
+    expected = run_float64(model, feeds)
+    assert distance(run_float64(folded(architecture, "float64"), feeds), expected) < 1e-12
+
+
+@EACH
+def test_it_computes_the_same_in_float32(architecture: Architecture) -> None:
+    model = unfolded(architecture, "float32")
+    feeds = feeds_for(model, "float32")
+    exact = run_float64(model, feeds)
+    before = distance(Session(model).run(feeds), exact)
+    after = distance(Session(folded(architecture, "float32")).run(feeds), exact)
+    assert after < 4 * before + 2e-6
+
+
+@EACH
+def test_onnxruntime_may_optimise_what_is_left(architecture: Architecture) -> None:
+    feeds = feeds_for(unfolded(architecture, "float32"), "float32")
+    result = folded(architecture, "float32")
+    session = onnxruntime.InferenceSession(result.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in result.graph.output]
+    assert distance(dict(zip(names, session.run(names, feeds), strict=True)), run_float64(result, feeds)) < 1e-4
+
+
+@EACH
+def test_a_second_plan_is_empty(architecture: Architecture) -> None:
+    first, again = (plan(which(architecture, "float32")) for which in (unfolded, folded))
+    assert again.folds == ()
+    assert [kept.subject.name for kept in again.kept] == [kept.subject.name for kept in first.kept]
+
+
+@EACH
+def test_what_no_fold_touches_is_byte_for_byte_the_same(architecture: Architecture) -> None:
+    model, result = unfolded(architecture, "float32"), folded(architecture, "float32")
+    for name in ("ir_version", "opset_import", "producer_name", "doc_string", "metadata_props"):
+        assert getattr(result, name) == getattr(model, name)
+    for name in ("name", "doc_string", "input", "output"):
+        assert getattr(result.graph, name) == getattr(model.graph, name)
+
+    tensors = {tensor.name: tensor.SerializeToString() for tensor in model.graph.initializer}
+    kept = {tensor.name: tensor.SerializeToString() for tensor in result.graph.initializer if tensor.name in tensors}
+    assert kept == {name: tensors[name] for name in kept}
+    # A constant that is gone was a batch norm's, or an input of a node that is gone or reads another one now.
+    nodes = {node.SerializeToString() for node in result.graph.node}
+    changed = {name for node in model.graph.node if node.SerializeToString() not in nodes for name in node.input}
+    assert tensors.keys() - kept.keys() <= changed
+    # The nodes that are left have their names, their operation and their order.
+    names = {node.name: node.op_type for node in model.graph.node if node.name}
+    left = [node.name for node in result.graph.node if node.name in names and node.op_type == names[node.name]]
+    assert left == [name for name in names if name in set(left)]
+
+
+@EACH
+def test_the_file_does_not_grow(architecture: Architecture) -> None:
+    before, after = (which(architecture, "float32").ByteSize() for which in (unfolded, folded))
+    shared = 2.5 if architecture.name == "EfficientDet" else 1.0  # a batch norm of its own for each of three levels
+    assert after <= shared * before
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@EACH
+def test_dead_channels_do_no_harm(architecture: Architecture, dtype: Dtype) -> None:
+    model = architecture.model(dtype=dtype, gammas="dead")
+    result = apply(model, plan(model)).model
+    feeds = feeds_for(model, dtype)
+    exact = run_float64(model, feeds)
+    if dtype == "float64":
+        assert distance(run_float64(result, feeds), exact) < 1e-11
+        return
+    before, after = (distance(Session(one).run(feeds), exact) for one in (model, result))
+    assert after < 4 * before + 2e-6
+
+
+# Spelling changes from version to version: axes become inputs, Clip's bounds are inputs, Split needs sizes, batch norm
+# gains a type for its statistics.
+OPSETS = (14, 16, 18, 21, 24)
+OLD_ENOUGH = ("ResNet, basic", "MobileNetV3", "ShuffleNetV2", "PointNet", "CRNN, batch norm last", "RepVGG", "LeViT")
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("name", OLD_ENOUGH)
+def test_what_stays_does_not_depend_on_the_opset(name: str, opset: int) -> None:
+    architecture = next(architecture for architecture in ARCHITECTURES if architecture.name == name)
+    model = architecture.model(dtype="float64", opset=opset)
+    onnx.checker.check_model(model, full_check=True)
+    made = plan(model)
+    assert Counter(kept.refusal.reason.id for kept in made.kept) == architecture.stays
+    result = apply(model, made).model
+    onnx.checker.check_model(result, full_check=True)
+    assert result.opset_import == model.opset_import
+    feeds = feeds_for(model, "float64")
+    assert distance(run_float64(result, feeds), run_float64(model, feeds)) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["ResNet, basic", "MobileNetV3", "DenseNet", "RepVGG", "LeViT", "DCGAN"])
+def test_float16_folds_as_float32_does(name: str) -> None:
+    architecture = next(architecture for architecture in ARCHITECTURES if architecture.name == name)
+    model = architecture.model(dtype="float16")
+    made = plan(model)
+    # Where there are no blocked kernels, an Add takes no longer than a batch norm.
+    stays = architecture.stays if architecture.fewest is None else architecture.fewest
+    assert Counter(kept.refusal.reason.id for kept in made.kept) == stays
+    result = apply(model, made).model
+    onnx.checker.check_model(result, full_check=True)
+    feeds = feeds_for(model, "float16")
+    exact = run_float64(model, feeds)
+    before, after = (distance(Session(one, native=False).run(feeds), exact) for one in (model, result))
+    assert after < 3 * before + 1e-3
