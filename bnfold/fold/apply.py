@@ -114,14 +114,15 @@ class _Writer:
     def _write_linear(self, index: int, absorber: Absorber) -> None:
         form = absorber.form(self.draft.view.node(index))
         assert isinstance(form, Form)
-        linear = self.draft.linear(index, form)
+        linear = self.draft.linear(index, form, quantised=True)
         assert isinstance(linear, Linear)
         node = self.draft.view.node(index)
         dtype, names = stored_dtype(node, form), node.proto.input
         self.attributes[index] = dict(changed_attributes(node, linear))
         for position, array in changed_constants(node, linear).items():
             self._replace(index, position, array, names[position])
-        self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])
+        if self.draft.view.dequantiser(names[form.weight]) is None:  # else its scales have taken in their part
+            self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])
         had_bias = form.bias is not None and form.bias < len(names) and bool(names[form.bias])
         if form.bias is None or not (had_bias or np.any(linear.bias)):
             return
@@ -184,7 +185,9 @@ class _Writer:
             if self.wiring.uses.get(name) or self.wiring.is_fixed(name):
                 continue
             producer = self.wiring.producers.get(name)
-            if producer is None or producer >= len(self.draft.view) or not self.draft.view.is_constant(name):
+            if producer is None or producer >= len(self.draft.view):
+                continue
+            if not self.draft.view.is_constant(name) and self.draft.view.dequantiser(name) is None:
                 continue
             outputs = self.wiring.outputs[producer]
             if any(self.wiring.uses.get(output) or self.wiring.is_fixed(output) for output in outputs):

@@ -164,7 +164,7 @@ class Draft:
         node = self.view.node(index)
         form = absorber.form(node)
         assert isinstance(form, Form)
-        linear = self.linear(index, form)
+        linear = self.linear(index, form, quantised=True)
         if isinstance(linear, Refusal):
             return linear
         with np.errstate(over="ignore", invalid="ignore"):
@@ -246,8 +246,17 @@ class Draft:
             return False
         return form.bias is not None or form.shifts or self._add_behind(index, np.ones(1)) is not None
 
-    def linear(self, index: int, form: Form) -> Linear | Refusal:
-        """Return a layer's weights with all that it has taken in so far."""
+    def linear(self, index: int, form: Form, *, quantised: bool = False) -> Linear | Refusal:
+        """Return a layer's weights with all that it has taken in so far.
+
+        Args:
+            index: The layer.
+            form: Where its parts are.
+            quantised: Whether weights that the model dequantises will do, which can be scaled and nothing else.
+        """
+        node = self.view.node(index)
+        if not quantised and self.view.dequantiser(node.proto.input[form.weight]) is not None:
+            return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is quantised")
         taken = self.taken_in.get(index, [])
         if self._latest is not None and self._latest[:2] == (index, len(taken)):
             return self._latest[2]
@@ -272,7 +281,7 @@ class Draft:
         if tried is not None:
             return tried
         form = self._form(step)
-        linear = self.linear(step.index, form)
+        linear = self.linear(step.index, form, quantised=True)
         assert isinstance(linear, Linear)
         changed = self.rules.absorbers[step.op_type, step.side].absorb(linear, step.affine)
         assert isinstance(changed, Linear)

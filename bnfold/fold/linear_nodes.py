@@ -57,11 +57,11 @@ def read_linear(node: NodeView, form: Form) -> Linear | Refusal:
     stored = np.dtype(stored_dtype(node, form)).name
     if stored not in FLOATING:
         return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is stored as {stored}")
-    weight = node.constant(form.weight)
+    weight = node.weight(form.weight)
     if weight is None or weight.dtype != np.float64:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")
     has_bias = form.bias is not None and node.has_input(form.bias)
-    bias = node.constant(form.bias) if has_bias and form.bias is not None else None
+    bias = node.weight(form.bias) if has_bias and form.bias is not None else None
     if has_bias and (bias is None or bias.dtype != np.float64):
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the bias of {node.name} is not a constant")
     if not np.isfinite(weight).all() or (bias is not None and not np.isfinite(bias).all()):

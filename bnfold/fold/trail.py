@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.affine import Field
 from bnfold.affine.per_channel import Float64Array
+from bnfold.fold.quantised import scale_step
 from bnfold.fold.step import CONSTANT_RULE, FACTOR_RULE, SHIFT_RULE, Step
 from bnfold.rules import Absorber, Reason, Refusal, Side
 
@@ -125,6 +126,12 @@ def settle(draft: Draft, trail: Trail, side: Side) -> tuple[Step, ...] | Refusal
         if isinstance(step, Refusal):
             return step
         steps.append(step)
+        scales = scale_step(draft, step)
+        if isinstance(scales, Refusal):
+            return scales
+        if scales is not None and any(other.index == scales.index for other in steps):
+            return Refusal(Reason.NO_RULE, f"it reaches the quantised weights of {step.node} twice")
+        steps += [scales] if scales is not None else []
     for index, applied in trail.own.items():
         own = applied.after(draft.affines[index].field)
         rule = SHIFT_RULE

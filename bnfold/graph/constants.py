@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import helper, numpy_helper
 
-__all__ = ["EVALUABLE", "Constant", "evaluate", "tensor_value", "widen"]
+__all__ = ["EVALUABLE", "Constant", "dequantised", "evaluate", "tensor_value", "widen"]
 
 Constant = npt.NDArray[np.generic]
 Attributes = Mapping[str, object]
@@ -150,6 +150,34 @@ def evaluate(op_type: str, inputs: Sequence[Constant | None], attributes: Attrib
     except (ValueError, IndexError, TypeError, KeyError):
         return None
     return None if result is None else np.asarray(result)
+
+
+def dequantised(inputs: Sequence[Constant | None], attributes: Attributes) -> Constant | None:
+    """Compute a ``DequantizeLinear`` of constants, ``(q - z) * scale``, in float64; None where they do not fit."""
+    q, scale = inputs[0], inputs[1] if len(inputs) > 1 else None
+    if q is None or scale is None or q.size > _LARGEST:
+        return None
+    zero = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros(scale.shape)
+    axis, block = attributes.get("axis", 1), attributes.get("block_size", 0)
+    if not isinstance(axis, int) or not isinstance(block, int) or zero.size != scale.size:
+        return None
+    try:
+        laid = [_laid_out(part.astype(np.float64), q.shape, axis, block) for part in (scale, zero)]
+        with np.errstate(all="ignore"):
+            return np.asarray((q.astype(np.float64) - laid[1]) * laid[0])
+    except (ValueError, IndexError, TypeError, OverflowError):
+        return None
+
+
+def _laid_out(part: npt.NDArray[np.float64], shape: tuple[int, ...], axis: int, block: int) -> npt.NDArray[np.float64]:
+    """Let one number for the whole tensor, for each element of an axis or for each block of one broadcast."""
+    if block:
+        return np.repeat(part, min(block, shape[axis]), axis=axis).take(range(shape[axis]), axis=axis)
+    if part.size == 1:
+        return part.reshape(())
+    if part.shape != (shape[axis],):
+        raise ValueError(f"{part.shape} along axis {axis} of {shape}")
+    return part.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])
 
 
 def tensor_value(tensor: object) -> Constant:

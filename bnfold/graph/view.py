@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from bnfold.graph.constants import EVALUABLE, Constant, evaluate, tensor_value
+from bnfold.graph.constants import EVALUABLE, Constant, dequantised, evaluate, tensor_value
 from bnfold.graph.shapes import GraphPath, LazyTypes, Shape, ValueType, subgraphs
 
 __all__ = ["STANDARD_DOMAINS", "GraphView", "NodeView", "outer_names", "views"]
@@ -122,6 +122,23 @@ class GraphView:
     def is_constant(self, name: str) -> bool:
         """Whether a value is the same in every run, without a copy of it where it is an initializer."""
         return self.tensor(name) is not None or self.constant(name) is not None
+
+    def dequantiser(self, name: str) -> int | None:
+        """Return the node of this graph that dequantises constants into a value; None for any other value."""
+        index = self.producers.get(name)
+        if index is None:
+            return None
+        node = self.graph.node[index]
+        fits = node.op_type == "DequantizeLinear" and node.domain in STANDARD_DOMAINS and len(node.input) > 1
+        return index if fits and all(self.is_constant(read) for read in node.input if read) else None
+
+    def weight(self, name: str) -> Constant | None:
+        """Return a value that is the same in every run, dequantised in the model itself or not, floats as float64."""
+        index = self.dequantiser(name)
+        if index is None:
+            return self.constant(name)
+        node = self.graph.node[index]
+        return dequantised([self.constant(read) if read else None for read in node.input], self.attributes(index))
 
     def _constant(self, name: str, depth: int) -> Constant | None:
         if name in self._memo:
@@ -260,6 +277,16 @@ class NodeView:
     def constant(self, position: int) -> Constant | None:
         """Return an input that is constant, floats as float64."""
         return self.view.constant(self.proto.input[position]) if self.has_input(position) else None
+
+    def is_weight(self, position: int) -> bool:
+        """Whether an input is constant, or is dequantised from constants."""
+        if self.is_constant(position):
+            return True
+        return self.has_input(position) and self.view.dequantiser(self.proto.input[position]) is not None
+
+    def weight(self, position: int) -> Constant | None:
+        """Return an input that is constant, or is dequantised from constants, floats as float64."""
+        return self.view.weight(self.proto.input[position]) if self.has_input(position) else None
 
     def shape(self, position: int) -> Shape | None:
         """Return the shape of an input."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,13 @@ __all__ = ["OUTPUT_SIDE"]
 _SCALES_OF_AN_AXIS = 13
 """From this opset on there may be one scale for each element of an axis; before, there is one for the tensor."""
 
+Number = TypeVar("Number", bound=np.generic)
 Integers = npt.NDArray[np.generic]
 
 
 def _form(node: NodeView) -> Form | Refusal:
     if not (node.is_constant(0) and node.is_constant(1)) or (node.has_input(2) and not node.is_constant(2)):
-        return Refusal(Reason.DYNAMIC_WEIGHT, f"{node.name} does not dequantise constants")
+        return Refusal(Reason.NO_RULE, f"{node.name} dequantises what the model computes")
     shapes = (node.shape(0), node.shape(1))
     sizes = [size for size in shapes[0] or () if isinstance(size, int)]
     if shapes[0] is None or shapes[1] is None or len(sizes) != len(shapes[0]):
@@ -73,9 +75,13 @@ def _spread(node: Linear, parameter: npt.NDArray[np.generic]) -> npt.NDArray[np.
         return parameter.reshape((1,) * len(shape))
     (axis,), (block,) = node.ints("axis"), node.ints("block_size")
     if block:
-        wide = np.repeat(parameter, block, axis=axis)
-        return wide.take(np.arange(shape[axis]), axis=axis)
+        return _repeated(parameter, block, axis, shape[axis])
     return parameter.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])
+
+
+def _repeated(array: npt.NDArray[Number], block: int, axis: int, size: int) -> npt.NDArray[Number]:
+    """Let one number for each block stand for each element of an axis; the last block may be shorter."""
+    return np.repeat(array, min(block, size), axis=axis).take(np.arange(size), axis=axis)
 
 
 def _mirrored(node: Linear, scale: Float64Array) -> Integers | Refusal:
@@ -116,7 +122,7 @@ def _with_factor_of_blocks(node: Linear, factor: Float64Array) -> Linear | Refus
     (block,), (axis,), shape = node.ints("block_size"), node.ints("axis"), node.constants[0].shape
     if factor.shape[axis] != 1:
         first = factor.take(np.arange(0, shape[axis], block), axis=axis)
-        if np.any(np.repeat(first, block, axis=axis).take(np.arange(shape[axis]), axis=axis) != factor):
+        if np.any(_repeated(first, block, axis, shape[axis]) != factor):
             detail = f"it varies inside the blocks of {block} elements of axis {axis} that share a scale"
             return Refusal(Reason.WRONG_AXIS, detail)
         factor = first

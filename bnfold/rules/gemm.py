@@ -13,7 +13,7 @@ __all__ = ["INPUT_SIDE", "OUTPUT_SIDE"]
 
 
 def _form(node: NodeView, side: Side) -> Form | Refusal:
-    weight = next((position for position in (1, 0) if node.is_constant(position)), None)
+    weight = next((position for position in (1, 0) if node.is_weight(position)), None)
     if weight is None:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"neither factor of {node.name} is a constant")
     shape = node.shape(weight)

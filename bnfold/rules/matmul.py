@@ -27,7 +27,7 @@ def _labels(weight_rank: int, data_rank: int, weight_input: int) -> Labels | Non
 
 
 def _form(node: NodeView, side: Side) -> Form | Refusal:
-    weight = next((position for position in (1, 0) if node.is_constant(position)), None)
+    weight = next((position for position in (1, 0) if node.is_weight(position)), None)
     if weight is None:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"neither factor of {node.name} is a constant")
     shape, other = node.shape(weight), node.shape(1 - weight)

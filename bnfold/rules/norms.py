@@ -91,7 +91,7 @@ def _absorb_group_norm(norm: Linear, affine: PerChannelAffine) -> Linear | Refus
             f"it has one scale and offset for each of {groups} groups, and the map varies between the "
             f"{scale.shape[1]} channels of group {uneven[0]}"
         )
-        return Refusal(Reason.CHANNEL_MISMATCH, detail)
+        return Refusal(Reason.WRONG_AXIS, detail)
     return _absorb_output(norm, PerChannelAffine(scale[:, 0], shift[:, 0]))
 
 
@@ -243,7 +243,7 @@ GROUP_NORM_OUTPUT = Absorber(
                <double[3] s, double[3] b, double[6] gamma, double[6] beta, double[6] mean, double[6] var> {
                h = GroupNormalization<num_groups=3>(x, s, b)
                y = BatchNormalization(h, gamma, beta, mean, var) }""",
-            refused=Reason.CHANNEL_MISMATCH,
+            refused=Reason.WRONG_AXIS,
         ),
     ),
 )

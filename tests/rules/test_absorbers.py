@@ -284,7 +284,7 @@ def test_a_group_norm_of_parameters_a_channel_or_a_group(opset: int, channels: i
     changed = taken_in(model, Side.OUTPUT, Field(scale, shift))
     if not folds:
         assert changed == Refusal(
-            Reason.CHANNEL_MISMATCH,
+            Reason.WRONG_AXIS,
             "it has one scale and offset for each of 2 groups, and the map varies between the 3 channels of group 0",
         )
         return
