@@ -23,7 +23,7 @@ import onnxruntime
 
 from bench.measure import ROOT, table
 from bnfold.fold import apply, plan
-from tests.architectures import branched, images, mobile, residual, tokens
+from tests.architectures import branched, further, images, mobile, residual, sound, tokens
 from tests.architectures.net import Net, Style
 
 if TYPE_CHECKING:
@@ -76,6 +76,17 @@ NETWORKS: dict[str, Build] = {
     "U-Net": partial(images.unet, width=32, depth=3, side=96),
     "U-Net, batch norm behind ReLU": partial(images.unet, width=32, depth=3, side=96, order="conv-relu-bn"),
     "U-Net, batch norm behind Concat": partial(images.unet, width=32, depth=3, side=96, bn_behind_concat=True),
+    "EfficientDet": partial(images.efficientdet, width=64, levels=4, depth=3, side=128),
+    "YOLO": partial(further.yolo, width=32, side=128),
+    "IR-ResNet": partial(further.ir_resnet, width=64, blocks=(2, 2, 2), side=56),
+    "Xception": partial(further.xception, width=32, blocks=3, side=96),
+    "R(2+1)D": partial(further.r2plus1d, width=32, blocks=3, side=28, frames=8),
+    "X-vector": partial(sound.xvector, width=256, length=200),
+    "ECAPA": partial(sound.ecapa, width=256, blocks=3, pieces=8, length=200),
+    "Conformer": partial(sound.conformer, width=144, blocks=6, length=128),
+    "Temporal convolutions": partial(sound.temporal, widths=(64, 64, 128, 128), length=256),
+    "Table": partial(further.tabular, columns=128, width=512, layers=5),
+    "Two towers": partial(further.two_towers, width=64, layers=5, side=48),
     "DCGAN": partial(images.dcgan, width=32, latent=100, levels=4),
     "SSD, frozen": partial(images.ssd, width=48, levels=4, side=128),
     "SSD, spelled out": partial(images.ssd, width=48, levels=4, side=128, frozen="spelled"),

@@ -56,6 +56,7 @@ POSITIVE = {"gammas": "positive"}
 TENSORFLOW = {"names": "tensorflow"}
 BARE = {"names": "none", "weights": "constant"}
 FREE = {"free_image": True}
+COMPUTED = {"computed_shapes": True}
 
 # Behind a convolution: every batch norm goes backward, whatever its sign.
 _BEHIND = (
@@ -69,6 +70,8 @@ _BEHIND = (
     ),
     Architecture("ResNet, free image", residual.resnet, 10, at_most={"Add": 4}, style=FREE),
     Architecture("ResNet, features", partial(residual.resnet, features=True), 10, at_most={"Add": 4}),
+    Architecture("ResNet, computed shapes", residual.resnet, 10, at_most={"Add": 4}, style=COMPUTED | FREE),
+    Architecture("HRNet, computed shapes", residual.hrnet, 31, at_most={"Conv": 31}, style=COMPUTED),
     Architecture("HRNet", residual.hrnet, 31, at_most={"Conv": 31}),
     Architecture("MobileNetV2", mobile.mobilenet_v2, 13, at_most={"Add": 2, "Clip": 9}),
     Architecture("MobileNetV2, TensorFlow", mobile.mobilenet_v2, 13, at_most={"Add": 2, "Clip": 9}, style=TENSORFLOW),
@@ -77,6 +80,7 @@ _BEHIND = (
     Architecture("EfficientNet, TensorFlow", mobile.efficientnet, 16, at_most={"Add": 3}, style=TENSORFLOW),
     Architecture("MixNet", mobile.mixnet, 14, at_most={"Conv": 38, "Concat": 12}),
     Architecture("ShuffleNetV2", mobile.shufflenet_v2, 24, at_most={"Conv": 24}),
+    Architecture("ShuffleNetV2, computed shapes", mobile.shufflenet_v2, 24, at_most={"Conv": 24}, style=COMPUTED),
     Architecture("Inception", mobile.inception, 24, at_most={"Conv": 24}),
     Architecture("Inception, free image", mobile.inception, 24, at_most={"Conv": 24}, style=FREE),
     Architecture("GhostNet", branched.ghostnet, 13, at_most={"Conv": 13, "Add": 3}),
@@ -84,6 +88,9 @@ _BEHIND = (
     Architecture("CRNN", tokens.crnn, 3, at_most={"Add": 2}),
     Architecture("U-Net", images.unet, 12, at_most={"Conv": 11, "ConvTranspose": 2}),
     Architecture("U-Net, resized", partial(images.unet, up="resized"), 12, at_most={"Conv": 13}, style=FREE),
+    Architecture(
+        "U-Net, computed shapes", partial(images.unet, up="resized"), 12, at_most={"Conv": 13}, style=FREE | COMPUTED
+    ),
     Architecture("DCGAN", images.dcgan, 3, at_most={"ConvTranspose": 4}),
     Architecture("GAN of upsampling", images.upsampling_gan, 4, at_most={"Gemm": 1, "Conv": 4, "Resize": 3}),
     Architecture("EfficientDet", images.efficientdet, 22, at_most={"Conv": 44, "Add": 4}),
@@ -100,7 +107,9 @@ _BEHIND = (
 _IN_FRONT = (
     Architecture("LeViT", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}),
     Architecture("LeViT, dynamic", partial(tokens.levit, dynamic=True), 21, at_most={"Add": 25, "Mul": 4}),
+    Architecture("LeViT, computed shapes", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}, style=COMPUTED),
     Architecture("Visformer", tokens.visformer, 15, at_most={"Conv": 26}),
+    Architecture("PointNet, computed shapes", tokens.pointnet, 8, at_most={"Conv": 5, "Gemm": 5}, style=COMPUTED),
     Architecture("CRNN, batch norm last", partial(tokens.crnn, bn_last=True), 3, at_most={"Add": 2}),
     Architecture("Table", further.tabular, 4, at_most={"Gemm": 4, "Add": 0, "Mul": 0}, style=BARE),
     Architecture("Deep Speech 2", tokens.deepspeech, 5, at_most={"Add": 0, "Gemm": 1}),

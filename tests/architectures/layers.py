@@ -104,6 +104,8 @@ def global_pool(net: Net, x: Value) -> Value:
 
 def flatten(net: Net, x: Value) -> Value:
     """Make a matrix of one row an element of the batch."""
+    if net.style.computed_shapes:
+        return reshape(net, x, (0, int(np.prod(x.shape[1:]))))
     return net.node("Flatten", [x], (x.shape[0], int(np.prod(x.shape[1:]))), axis=1)
 
 
@@ -112,7 +114,23 @@ def reshape(net: Net, x: Value, shape: Sequence[int]) -> Value:
     known = [x.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
     if -1 in known:
         known[known.index(-1)] = int(np.prod(x.shape)) // -int(np.prod(known))
+    if net.style.computed_shapes and shape[0] in (-1, 0) and -1 not in shape[1:] and 0 not in shape[1:]:
+        wanted = _joined_shape(net, _sizes(net, x, 0, 1), shape[1:], front=known[0] == x.shape[0])
+        return net.node("Reshape", [x, wanted], tuple(known))
     return net.node("Reshape", [x, net.integers(shape)], tuple(known))
+
+
+def _sizes(net: Net, x: Value, start: int, end: int) -> Value:
+    """Read a part of a value's shape."""
+    shape = net.node("Shape", [x], (len(x.shape),))
+    window = [net.integers([number], kind) for number, kind in ((start, "starts"), (end, "ends"), (0, "axes"))]
+    return net.node("Slice", [shape, *window], (end - start,))
+
+
+def _joined_shape(net: Net, batch: Value, others: Sequence[int], *, front: bool = True) -> Value:
+    """Join the batch, read from a value, with sizes that are known; without ``front`` the first size is inferred."""
+    first = batch if front else net.integers([-1])
+    return net.node("Concat", [first, net.integers(others)], (len(others) + 1,), axis=0)
 
 
 def transpose(net: Net, x: Value, perm: Sequence[int]) -> Value:
@@ -141,8 +159,12 @@ def resize(net: Net, x: Value, factor: int, mode: Literal["nearest", "linear"] =
     scales = net.constant(np.asarray([1, 1, factor, factor], np.float32), "scales", inline=True)
     style = {"nearest": "asymmetric", "linear": "half_pixel"}[mode]
     shape = (*x.shape[:2], *(factor * size for size in x.shape[2:]))
+    given: list[Value | str] = [x, "", scales]
+    if net.style.computed_shapes:
+        larger = net.node("Mul", [_sizes(net, x, 2, 4), net.integers([factor, factor], "factor")], (2,))
+        given = [x, "", "", net.node("Concat", [_sizes(net, x, 0, 2), larger], (4,), axis=0)]
     extra: dict[str, Any] = {"nearest_mode": "floor"} if mode == "nearest" else {}
-    return net.node("Resize", [x, "", scales], shape, mode=mode, coordinate_transformation_mode=style, **extra)
+    return net.node("Resize", given, shape, mode=mode, coordinate_transformation_mode=style, **extra)
 
 
 def squeeze_and_excite(net: Net, x: Value, width: int, inner: Activation, gate: Activation) -> Value:

@@ -44,6 +44,7 @@ class Style:
         gammas: Whether every gamma is positive, or some are negative; or some channels are dead, as weight decay leaves
             them: gamma is zero, or nearly, and so is the variance.
         free_image: Whether height and width are free, as the batch always is.
+        computed_shapes: Whether shapes to reshape or resize to are read from values, as tracers write it.
         opset: Version of the standard operator set.
         seed: Of all weights.
         batch: The batch that shapes are computed for; it is written nowhere.
@@ -54,6 +55,7 @@ class Style:
     weights: Literal["initializer", "constant"] = "initializer"
     gammas: Literal["positive", "mixed", "dead"] = "positive"
     free_image: bool = False
+    computed_shapes: bool = False
     opset: int = 17
     seed: int = 0
     batch: int = 2
