@@ -35,6 +35,8 @@ class Field:
     def of(cls, scale: Float64Array, shift: Float64Array) -> Field:
         """Return the field of two arrays of one rank, each constant along the axes where its size is 1."""
         assert scale.ndim == shift.ndim
+        if scale.shape == shift.shape:
+            return cls(scale, shift).reduced()
         shape = np.broadcast_shapes(scale.shape, shift.shape)
         return cls(np.broadcast_to(scale, shape), np.broadcast_to(shift, shape)).reduced()
 
@@ -111,9 +113,17 @@ class Field:
         scale, shift = self.scale, self.shift
         for axis in range(scale.ndim):
             if scale.shape[axis] > 1:
+                if scale.size == scale.shape[axis] and not _is_constant(scale, shift):
+                    break  # the only axis, and it varies
                 first = tuple(slice(0, 1) if other == axis else slice(None) for other in range(scale.ndim))
                 if np.array_equal(scale, np.broadcast_to(scale[first], scale.shape)) and np.array_equal(
                     shift, np.broadcast_to(shift[first], shift.shape)
                 ):
                     scale, shift = scale[first], shift[first]
         return Field(scale, shift)
+
+
+def _is_constant(scale: Float64Array, shift: Float64Array) -> bool:
+    """Tell whether two arrays hold one number each."""
+    scales, shifts = scale.reshape(-1), shift.reshape(-1)
+    return bool((scales == scales[0]).all() and (shifts == shifts[0]).all())

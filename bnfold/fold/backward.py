@@ -15,6 +15,7 @@ from bnfold.affine import Field
 from bnfold.fold.constants import rewritten
 from bnfold.fold.patterns import belongs_to_function
 from bnfold.fold.stage import Stage, worth_it
+from bnfold.fold.step import Step
 from bnfold.fold.trail import Leaf, Route, Trail, settle
 from bnfold.rules import BATCH_NORM, Carried, Reason, Refusal, Side
 
@@ -63,6 +64,10 @@ def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     affine = draft.affines[index]
     walk = BackwardWalk(draft, stage, Trail(), bool(affine.assumed))
     value, use = draft.wiring.reads(index)[affine.data_input], (index, affine.data_input)
+    if not stage.scale_only:
+        step = _into_neighbour(walk, Onward(value, use, affine.field))
+        if isinstance(step, Step):
+            return worth_it(draft, index, Route((step,), tuple(walk.trail.path)), stage)
     scale, shift = affine.field.scale_only(), affine.field.shift_only()
     if stage.scale_only and not (draft.op_type(index) == BATCH_NORM and scale.has_scale and shift.has_shift):
         return Refusal(Reason.NO_GAIN, f"{draft.name(index)} is no more than an Add")
@@ -84,6 +89,18 @@ def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
             return refusal
         rest = shift
     return worth_it(draft, index, Route(steps, walk.trail.passed(), rest), stage)
+
+
+def _into_neighbour(walk: BackwardWalk, onward: Onward) -> Step | Refusal | None:
+    """Let the layer right in front take in a whole map, as most do, without taking the map apart."""
+    draft = walk.draft
+    producer = draft.wiring.producers.get(onward.value)
+    if producer is None or producer in draft.affines or draft.wiring.outputs[producer][0] != onward.value:
+        return None
+    absorber = draft.rules.absorbers.get((draft.op_type(producer), Side.OUTPUT))
+    if absorber is None:
+        return None
+    return walk.in_the_way(onward, walk.trail) or draft.absorb(producer, absorber, onward.field)
 
 
 @dataclass(slots=True)
@@ -165,7 +182,7 @@ class BackwardWalk:
         position = wiring.outputs[producer].index(value)
         if (position and carrier is None) or (own is None and absorber is None and carrier is None):
             return Refusal(Reason.NO_RULE, f"its input comes from {op_type} {draft.name(producer)}")
-        refusal = self._in_the_way(onward, trail)
+        refusal = self.in_the_way(onward, trail)
         if refusal is not None:
             return refusal
         here = Trail()
@@ -255,7 +272,7 @@ class BackwardWalk:
     def _onward(self, index: int, position: int, field: Field) -> Onward:
         return Onward(self.draft.wiring.reads(index)[position], (index, position), field)
 
-    def _in_the_way(self, onward: Onward, trail: Trail) -> Refusal | None:
+    def in_the_way(self, onward: Onward, trail: Trail) -> Refusal | None:
         """Say what else reads a value that would change its meaning."""
         draft, wiring, value = self.draft, self.draft.wiring, onward.value
         if value in wiring.model_outputs:

@@ -95,6 +95,7 @@ class Draft:
         self.constants: dict[int, dict[int, Float64Array]] = {}
         self.becomes: dict[int, str] = {}
         self.add_behind: dict[int, int] = {}
+        self._forms: dict[tuple[int, Side], Form | Refusal] = {}
         self._latest: tuple[int, int, Linear] | None = None
         self._tried: tuple[int, int, PerChannelAffine, Form, Linear] | None = None
 
@@ -142,6 +143,14 @@ class Draft:
 
     # What a layer can take in.
 
+    def form(self, index: int, absorber: Absorber) -> Form | Refusal:
+        """Say where the parts of a layer are."""
+        place = (index, absorber.side)
+        form = self._forms.get(place)
+        if form is None:
+            form = self._forms[place] = absorber.form(self.view.node(index))
+        return form
+
     def reach(self, index: int, absorber: Absorber, field: Field, at: int | None) -> PerChannelAffine | Refusal:
         """Tell what a layer would have to take in, without a look at its weights; ``at`` is the input it comes by."""
         if index in self.fixed:
@@ -149,7 +158,7 @@ class Draft:
         if index in self.becomes:
             return Refusal(Reason.NO_RULE, f"{self.name(index)} has become {self.becomes[index]}")
         node = self.view.node(index)
-        form = absorber.form(node)
+        form = self.form(index, absorber)
         if isinstance(form, Refusal):
             return form
         if at is not None and at != form.data:
@@ -162,7 +171,7 @@ class Draft:
         if isinstance(affine, Refusal):
             return affine
         node = self.view.node(index)
-        form = absorber.form(node)
+        form = self.form(index, absorber)
         assert isinstance(form, Form)
         linear = self.linear(index, form, quantised=True)
         if isinstance(linear, Refusal):
@@ -171,6 +180,9 @@ class Draft:
             changed = absorber.absorb(linear, affine)
         if isinstance(changed, Refusal):
             return Refusal(changed.reason, f"{node.name}: {changed.detail}")
+        along_rows = changed.bias.size > 1 and changed.bias.shape[-1] == 1
+        if form.bias is None and self.view.opset < 7 and along_rows:
+            return Refusal(Reason.NO_GAIN, f"the Add of opset {self.view.opset} cannot add to rows of {node.name}")
         for array, axis in ((changed.weight, form.output_axis), (changed.bias, -1)):
             stored = round_to(array, stored_dtype(node, form), axis)
             if isinstance(stored, Unstorable):
@@ -200,7 +212,7 @@ class Draft:
         return next((refusal for refusal in refusals if refusal is not None), None)
 
     def _unstorable(self, index: int, array: Float64Array, dtype: npt.DTypeLike | None) -> Refusal | None:
-        if dtype is None or np.dtype(dtype).name not in FLOATING:
+        if dtype is None or np.dtype(dtype) not in FLOATING:
             return Refusal(Reason.UNKNOWN_SHAPE, f"the type of the constants of {self.name(index)} is not known")
         stored = round_to(array, dtype, -1)
         if isinstance(stored, Unstorable):
@@ -226,7 +238,7 @@ class Draft:
             affine = self.affines[index]
             return self.dtype_of(index, affine.data_input if index in self.becomes else 1 - affine.data_input)
         producer = self.wiring.producers[self.wiring.reads(index)[0]]
-        form = self.taken_in[producer][0].absorber.form(self.view.node(producer))
+        form = self.form(producer, self.taken_in[producer][0].absorber)
         assert isinstance(form, Form)
         return stored_dtype(self.view.node(producer), form)
 
@@ -241,7 +253,7 @@ class Draft:
 
     def has_room(self, index: int, absorber: Absorber) -> bool:
         """Tell whether a layer can take in a shift without a new Add behind it."""
-        form = absorber.form(self.view.node(index))
+        form = self.form(index, absorber)
         if not isinstance(form, Form):
             return False
         return form.bias is not None or form.shifts or self._add_behind(index, np.ones(1)) is not None
@@ -294,7 +306,7 @@ class Draft:
         return None
 
     def _form(self, step: Step) -> Form:
-        form = self.rules.absorbers[step.op_type, step.side].form(self.view.node(step.index))
+        form = self.form(step.index, self.rules.absorbers[step.op_type, step.side])
         assert isinstance(form, Form)
         return form
 

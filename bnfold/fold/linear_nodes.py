@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from onnx import helper
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FLOATING", "changed_attributes", "changed_constants", "read_linear", "stored_dtype"]
 
-FLOATING = frozenset({"float16", "bfloat16", "float32", "float64"})
+FLOATING = frozenset(np.dtype(each) for each in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 """The types in which a layer's weights may be stored."""
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -35,6 +36,8 @@ _DEFAULTS: dict[str, dict[str, int | float | str]] = {
     "ConvTranspose": {"group": 1, "auto_pad": "NOTSET"},
     "Gemm": {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
     "Einsum": {"equation": ""},
+    "Gather": {"axis": 0},
+    "GatherND": {"batch_dims": 0},
     "BatchNormalization": {"epsilon": _EPSILON},
     "DequantizeLinear": {"axis": 1, "block_size": 0},
 }
@@ -54,9 +57,9 @@ def read_linear(node: NodeView, form: Form) -> Linear | Refusal:
     """Return a layer's weights as they are in the model, in float64; a refusal where they are none."""
     if node.view.type(node.proto.input[form.weight]).element == 0:
         return Refusal(Reason.WEIGHT_TYPE, f"the type of the weight of {node.name} is not known")
-    stored = np.dtype(stored_dtype(node, form)).name
+    stored = np.dtype(stored_dtype(node, form))
     if stored not in FLOATING:
-        return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is stored as {stored}")
+        return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is stored as {stored.name}")
     weight = node.weight(form.weight)
     if weight is None or weight.dtype != np.float64:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")

@@ -134,9 +134,10 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES,
             if isinstance(reading, Refusal):
                 refusals[index] = [reading]
         first = len(folds)
+        dear: dict[int, Refusal] = {}  # what could only become something slower
         for _round in range(_MOST_ROUNDS):
             # What leaves something behind is a last resort: after it, all that leaves nothing is tried again.
-            found = next((found for stage in STAGES if (found := _sweep(draft, subjects, refusals, stage))), [])
+            found = next((found for stage in STAGES if (found := _sweep(draft, subjects, refusals, dear, stage))), [])
             if not found:
                 break
             folds.extend(found)
@@ -148,13 +149,20 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES,
             if index in draft.gone or (subject.op_type == BATCH_NORM and draft.op_type(index) != BATCH_NORM):
                 continue
             reasons = sorted(refusals.get(index, []), key=lambda refusal: _SPECIFICITY[refusal.reason])
+            reasons += [dear[index]] if index in dear else []
             row = Kept(subject, reasons[0], tuple(r for r in reasons[1:] if r.reason is not reasons[0].reason))
             (kept if subject.op_type == BATCH_NORM else plain).append(row)
     kept.extend(_inside_functions(model))
     return FoldPlan(tuple(folds), tuple(kept), tuple(plain), tuple(keep))
 
 
-def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[Refusal]], stage: Stage) -> list[Fold]:
+def _sweep(
+    draft: Draft,
+    subjects: dict[int, Subject],
+    refusals: dict[int, list[Refusal]],
+    dear: dict[int, Refusal],
+    stage: Stage,
+) -> list[Fold]:
     """Try every affine once: backward in the order of the graph, what is left forward in the opposite order."""
     if stage.branches:
         return _join_branches(draft, subjects, refusals)
@@ -172,15 +180,13 @@ def _sweep(draft: Draft, subjects: dict[int, Subject], refusals: dict[int, list[
             elif belongs_to_function(draft, index):
                 route = Refusal(Reason.NO_GAIN, f"{draft.name(index)} is the tail of a function that runtimes know")
             elif (stage.max_form or stage.scale_only) and dearer_than_batch_norm(draft, index):
-                route = Refusal(Reason.NO_GAIN, f"an Add would cost more than {draft.name(index)}")
+                route = dear[index] = Refusal(Reason.NO_GAIN, f"an Add would cost more than {draft.name(index)}")
             else:
                 route = walk(draft, index, stage)
             if isinstance(route, Refusal):
                 if stage is STAGES[0]:
                     refusals.setdefault(index, []).append(route)
                     refusals[index] = refusals[index][-2:]
-                elif route.reason is Reason.NO_GAIN:
-                    refusals.setdefault(index, []).append(route)
                 continue
             subject = subjects.get(index)
             if subject is None or subject.op_type != draft.op_type(index):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from onnx import helper, numpy_helper
@@ -17,13 +18,13 @@ _LARGEST = 1 << 28
 """No constant sub-expression with more elements than this is evaluated."""
 
 
-_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+_FLOATS = frozenset(np.dtype(each) for each in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 
 
 def widen(array: npt.NDArray[np.generic]) -> Constant:
     """Return floating arrays as float64, and all others, eight-bit floats among them, as they are."""
     with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN like any other
-        return array.astype(np.float64) if array.dtype.name in _FLOATS else array
+        return array.astype(np.float64) if array.dtype in _FLOATS else array
 
 
 def _axes(inputs: Sequence[Constant | None], attributes: Attributes) -> tuple[int, ...] | None:

@@ -123,7 +123,7 @@ def negative(node: NodeView, field: Field) -> Refusal | None:
     below = int(np.count_nonzero(field.scale < 0))
     if not below:
         return None
-    return Refusal(Reason.NO_RULE, f"{below} of {field.scale.size} scales are negative, which {node.name} turns round")
+    return Refusal(Reason.SIGN, f"{below} of {field.scale.size} scales are negative, which {node.name} turns round")
 
 
 def along_axes(field: Field, axes: Sequence[int]) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ def _examples(op_type: str) -> tuple[Example, ...]:
                h = Conv(x, W)
                r = {op_type}(h, d)
                y = Mul(r, c) }}""",
-            refused=Reason.NO_RULE,
+            refused=Reason.SIGN,
         ),
     )
 

@@ -79,7 +79,7 @@ def _form(node: NodeView, side: Side) -> Form | Refusal:
     equation = node.attributes.get("equation")
     if not isinstance(equation, str) or len(node.proto.input) != 2:
         return Refusal(Reason.NO_RULE, f"{node.name} has {len(node.proto.input)} factors, and the rule is for two")
-    weight = next((position for position in (1, 0) if node.is_constant(position)), None)
+    weight = next((position for position in (1, 0) if node.is_weight(position)), None)
     if weight is None:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"neither factor of {node.name} is a constant")
     shapes = (node.shape(0), node.shape(1))

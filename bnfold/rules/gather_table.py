@@ -78,12 +78,12 @@ def _absorb(gather: Linear, affine: PerChannelAffine, kept: list[int]) -> Linear
 
 
 def _absorb_gather(gather: Linear, affine: PerChannelAffine) -> Linear | Refusal:
-    (gathered,), rank = gather.ints("axis") or (0,), gather.weight.ndim
+    (gathered,), rank = gather.ints("axis"), gather.weight.ndim
     return _absorb(gather, affine, [axis for axis in range(rank) if axis != gathered % rank])
 
 
 def _absorb_gather_nd(gather: Linear, affine: PerChannelAffine) -> Linear | Refusal:
-    (batch,), rank = gather.ints("batch_dims") or (0,), gather.weight.ndim
+    (batch,), rank = gather.ints("batch_dims"), gather.weight.ndim
     taken = gather.data_shape[-1]
     assert taken is not None, "the form has refused it"
     return _absorb(gather, affine, [*range(batch), *range(batch + taken, rank)])

@@ -154,7 +154,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        r = Relu(h)
                        y = Mul(r, c) }""",
-                    refused=Reason.NO_RULE,
+                    refused=Reason.SIGN,
                 ),
             ),
         ),
@@ -221,7 +221,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        r = Abs(h)
                        y = Mul(r, c) }""",
-                    refused=Reason.NO_RULE,
+                    refused=Reason.SIGN,
                 ),
             ),
         ),
@@ -264,11 +264,11 @@ CARRIERS: Mapping[str, Carrier] = {
                 ),
                 Example(
                     "two bounds, and channels whose scales differ",
-                    f"""(double[1,3,6,6] x) => (double y)
-                       <double[6,3,3,3] W, double a = {{0.0}}, double b = {{6.0}}, {_MEAN}> {{
+                    """(double[1,3,6,6] x) => (double y)
+                       <double[6,3,3,3] W, double a = {0.0}, double b = {6.0}, double[6,1,1] var> {
                        h = Conv(x, W)
                        r = Clip(h, a, b)
-                       y = BatchNormalization(r, gamma, beta, mean, var) }}""",
+                       y = Mul(r, var) }""",
                     refused=Reason.NO_RULE,
                 ),
             ),

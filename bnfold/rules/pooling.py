@@ -142,7 +142,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        p = MaxPool<kernel_shape=[2,2]>(h)
                        y = Mul(p, c) }""",
-                    refused=Reason.NO_RULE,
+                    refused=Reason.SIGN,
                 ),
             ),
         ),
@@ -210,7 +210,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        p = GlobalMaxPool(h)
                        y = Mul(p, c) }""",
-                    refused=Reason.NO_RULE,
+                    refused=Reason.SIGN,
                 ),
             ),
         ),

@@ -64,6 +64,11 @@ class Reason(Enum):
         "The convolution pads with zeros after the batch norm, so its border never sees the shift.",
         "Pad before the batch norm, or train without padding.",
     )
+    SIGN = (
+        "sign",
+        "Some channel has a negative scale, and the operation between the two keeps only positive ones.",
+        "Nothing by hand: negative gammas come from training; weight decay or a constraint on gamma avoids them.",
+    )
     OTHER_GRID = (
         "other-grid",
         "It stands beside a convolution that reads other positions or other groups, so the two are not one.",

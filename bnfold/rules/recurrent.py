@@ -15,7 +15,7 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def _form(node: NodeView) -> Form | Refusal:
-    shape = node.shape(1) if node.is_constant(1) else None
+    shape = node.shape(1) if node.is_weight(1) else None
     sizes = [size for size in shape or () if isinstance(size, int)]
     if len(sizes) != 3:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")

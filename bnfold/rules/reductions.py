@@ -121,7 +121,7 @@ def _negative(op_type: str) -> Example:
            h = Conv(x, W)
            p = {op_type}(h, axes)
            y = Mul(p, c) }}""",
-        refused=Reason.NO_RULE,
+        refused=Reason.SIGN,
     )
 
 
