@@ -31,7 +31,8 @@ def _hidden(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[int | str
         return None
     if rng.random() < 0.5:
         return shape
-    names = [f"n{axis}" if rng.random() < 0.5 else None for axis in range(len(shape))]
+    # One symbol is one size, in all inputs of the node.
+    names = [f"n{size}" if rng.random() < 0.5 else None for size in shape]
     return tuple(name if rng.random() < 0.4 else size for size, name in zip(shape, names, strict=True))
 
 
