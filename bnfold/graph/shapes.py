@@ -99,6 +99,10 @@ def _copy_graph(graph: GraphProto, skeleton: GraphProto, *, outermost: bool) -> 
             bare.type.tensor_type.elem_type = value.type.tensor_type.elem_type
         else:
             bare.CopyFrom(value)
+    for value in (*skeleton.input, *skeleton.value_info, *skeleton.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_value < 0:  # onnx's inference may crash on it, the whole process with it
+                dimension.ClearField("dim_value")
 
 
 def _copy_node(node: NodeProto, skeleton: GraphProto) -> None:
@@ -106,6 +110,8 @@ def _copy_node(node: NodeProto, skeleton: GraphProto) -> None:
     if large:  # a large Constant node becomes a typed input, like a large initializer
         skeleton.input.extend(_typed(node.output[0], tensor) for tensor in large[:1])
         return
+    if node.op_type == "GatherND" and any(a.name == "batch_dims" and a.i < 0 for a in node.attribute):
+        return  # onnx's inference would read in front of the shape, and crash the whole process
     copy = skeleton.node.add(op_type=node.op_type, domain=node.domain, name=node.name)
     if node.op_type in _KEEPING and node.domain in _STANDARD:
         copy.op_type = "Identity"
@@ -130,7 +136,7 @@ def _size(tensor: TensorProto) -> int:
 
 
 def _copy_tensor(tensor: TensorProto, skeleton: GraphProto) -> None:
-    if _size(tensor) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
+    if min(tensor.dims, default=0) >= 0 and _size(tensor) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
         skeleton.initializer.append(tensor)
     else:
         skeleton.input.append(_typed(tensor.name, tensor))
