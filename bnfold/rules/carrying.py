@@ -201,7 +201,7 @@ def through(
         return found
     if size is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} picks along axis {axis}, whose size is not known")
-    return Refusal(Reason.WRONG_AXIS, f"{node.name} repeats elements along axis {axis}, and each has another map")
+    return Refusal(Reason.SCRAMBLED, f"{node.name} repeats elements along axis {axis}, and each has another map")
 
 
 def placed(field: Field, axis: int, start: int, length: int, size: int) -> Field:

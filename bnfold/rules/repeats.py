@@ -41,7 +41,7 @@ def _expand(node: NodeView, field: Field, direction: Direction) -> Field | Refus
             return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} may repeat axis {axis}: its size is not known")
         if isinstance(size, int) and size != field.shape[axis]:
             return Refusal(
-                Reason.WRONG_AXIS, f"{node.name} repeats elements along axis {axis}, and each has another map"
+                Reason.SCRAMBLED, f"{node.name} repeats elements along axis {axis}, and each has another map"
             )
     return Field(field.scale.reshape(field.shape[new:]), field.shift.reshape(field.shape[new:]))
 
@@ -93,7 +93,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        a = Expand(h, shape)
                        y = BatchNormalization(a, gamma, beta, mean, var) }}""",
-                    refused=Reason.WRONG_AXIS,
+                    refused=Reason.SCRAMBLED,
                 ),
             ),
         ),
@@ -118,7 +118,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        a = Tile(h, repeats)
                        y = BatchNormalization(a, gamma, beta, mean, var) }}""",
-                    refused=Reason.WRONG_AXIS,
+                    refused=Reason.SCRAMBLED,
                 ),
             ),
         ),

@@ -66,7 +66,7 @@ def _resize(node: NodeView, field: Field, _direction: Direction) -> Field | Refu
         if keeps is None:
             return Refusal(Reason.UNKNOWN_SHAPE, f"it is not known whether {node.name} stretches axis {axis}")
         if not keeps:
-            return Refusal(Reason.WRONG_AXIS, f"{node.name} stretches axis {axis}, along which the map varies")
+            return Refusal(Reason.SCRAMBLED, f"{node.name} stretches axis {axis}, along which the map varies")
     return field  # the weights of what is read for one element add up to 1
 
 
@@ -126,7 +126,7 @@ def _pad(node: NodeView, field: Field, direction: Direction) -> Field | Carried 
             return Refusal(Reason.UNKNOWN_SHAPE, f"it is not known what {node.name} puts along axis {axis}")
         found = picked(result, axis, index) if direction is Direction.FORWARD else unpicked(result, axis, index, size)
         if found is None:
-            return Refusal(Reason.WRONG_AXIS, f"{node.name} repeats elements along axis {axis}, each with another map")
+            return Refusal(Reason.SCRAMBLED, f"{node.name} repeats elements along axis {axis}, each with another map")
         result = found
     if mode != "constant" or not any(max(pair) > 0 for pair in pads):
         return result
@@ -149,7 +149,7 @@ def _with_number(
     """Put another number around the value, one that gives on its side what the number gives on the other."""
     number = _number(node)
     if number is None:
-        return Refusal(Reason.PADDED_SHIFT, f"{node.name} pads with a number that is not known")
+        return Refusal(Reason.NO_RULE, f"{node.name} pads with a number that is not known")
     with np.errstate(all="ignore"):
         if bool((scale * number + shift == number).all()):
             return result
@@ -158,10 +158,10 @@ def _with_number(
         return Refusal(
             Reason.PADDED_SHIFT, f"{node.name} pads all channels with {number:g}, and they take different maps"
         )
-    constant = node.constant(2) if node.opset >= 11 else None
-    if constant is None:
+    if node.opset < 11:
         return Refusal(Reason.PADDED_SHIFT, f"{node.name} has no input for another number to pad with than {number:g}")
-    return Carried({0: result}, {2: np.full(constant.shape, wanted[0])})
+    constant = node.constant(2)
+    return Carried({0: result}, {2: np.full(() if constant is None else constant.shape, wanted[0])})
 
 
 def _number(node: NodeView) -> float | None:
@@ -200,7 +200,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        u = Resize<mode="nearest">(h, , factors)
                        y = Mul(u, c) }""",
-                    refused=Reason.WRONG_AXIS,
+                    refused=Reason.SCRAMBLED,
                 ),
             ),
         ),
@@ -227,7 +227,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        u = Upsample<mode="nearest">(h, factors)
                        y = Mul(u, c) }""",
-                    refused=Reason.WRONG_AXIS,
+                    refused=Reason.SCRAMBLED,
                     opset=9,
                 ),
             ),

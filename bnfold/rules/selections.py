@@ -293,7 +293,7 @@ CARRIERS: Mapping[str, Carrier] = {
                        h = Conv(x, W)
                        a = Gather<axis=1>(h, order)
                        y = BatchNormalization(a, gamma, beta, mean, var) }}""",
-                    refused=Reason.WRONG_AXIS,
+                    refused=Reason.SCRAMBLED,
                 ),
             ),
         ),
