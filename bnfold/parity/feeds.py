@@ -83,7 +83,7 @@ def draw_probes(
         seed: Of everything random.
         given: The user's own arrays; they take the place of the drawn ones.
     """
-    plan = ((1, False), (2, False), (3, True), (1, True)) if level == "full" else ((1, False), (2, True))
+    plan = ((1, False), (2, False), (3, True), (1, True)) if level == "full" else ((1, False), (1, True))
     real = []
     for number, item in enumerate(given[: len(plan)]):
         feeds = {name: np.asarray(array) for name, array in item.items()}

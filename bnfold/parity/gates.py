@@ -134,9 +134,11 @@ class _Stand:
         main = self.captured[()][0]
         return {name: main[name] for name in names}
 
-    def baseline(self, probe: str, feeds: Mapping[str, Array], look: int = 0) -> Run:
-        """Run everything that a candidate is compared with."""
-        truth, base = self.truth(feeds), self.unfolded.run(feeds)
+    def baseline(
+        self, probe: str, feeds: Mapping[str, Array], look: int = 0, *, base: Mapping[str, Array] | None = None
+    ) -> Run:
+        """Run everything that a candidate is compared with; the unfolded model only where nobody has."""
+        truth, base = self.truth(feeds), self.unfolded.run(feeds) if base is None else base
         if self.rounded is None:
             return Run(probe, truth, base, {})
         noisy = Reference(self.rounded, foreign=run_node, disturbance=look).run(feeds)
@@ -183,28 +185,29 @@ def _verify(task: _Task) -> Parity:
         decisive=tuple(dict.fromkeys([*computed, *fixed])),
         wanted=_entering(task.regions) if task.regions else None,
     )
-    probes = draw_probes(
-        stand.inputs, _accepted_sizes(stand, task.seed), level=task.level, seed=task.seed, given=task.given
-    )
+    sizes, tried = _accepted_sizes(stand, task.seed)
+    probes = draw_probes(stand.inputs, sizes, level=task.level, seed=task.seed, given=task.given)
     folding = {name: Ledger(name, decisions.get(name)) for name in outputs}
     translation = {name: Ledger(name, decisions.get(name)) for name in outputs} if original else {}
     records, amplification, checks = [], math.nan, list[RegionCheck]()
     growth: dict[str, float] = {}
+    once: Mapping[str, Array] = {}
     for number, probe in enumerate(probes):
         task.tell("running probes", number, len(probes))
         records.append(_record(probe, used=False))
         try:
-            stand.unfolded.run(probe.feeds)
+            base = tried if number == 0 and tried and not task.given else stand.unfolded.run(probe.feeds)
         except BnfoldError:
             continue  # sizes that the model does not take
-        run = stand.baseline(probe.name, probe.feeds)
+        run = stand.baseline(probe.name, probe.feeds, base=base)
         if not any(record.used for record in records):
-            amplification, growth = _amplification(stand, probe, run.reference)
+            amplification, growth = _amplification(stand, probe, run, quick=task.level != "full")
             checks = _check_regions(stand, task, elements)
             stand.lost = any(check.verdict is Verdict.FAIL for check in checks)
         records[-1] = _record(probe, used=True)
         run = replace(run, amplification=growth)
-        _compare(stand, probe, run, folding, stand.folded_run)
+        returned = _compare(stand, probe, run, folding, stand.folded_run)
+        once = once or returned
         if original is not None:
             _compare(stand, probe, run, translation, stand.original_run)
     if not any(record.used for record in records):
@@ -214,7 +217,7 @@ def _verify(task: _Task) -> Parity:
     task.tell("running probes", len(probes), len(probes))
     compared = tuple(ledger.result() for ledger in folding.values())
     translated = tuple(ledger.result() for ledger in translation.values())
-    laws = _laws(stand, probes, records, compared)
+    laws = _laws(stand, probes, records, compared, once)
     return Parity(
         verdict=_overall(compared, translated, checks, laws),
         level=task.level,
@@ -240,19 +243,19 @@ def _folded_session(folded: ModelProto) -> Session:
         raise ParityError(f"the folded model cannot be loaded: {error}", hint="Report the model.") from error
 
 
-def _accepted_sizes(stand: _Stand, seed: int) -> Sizes:
-    """Return the first choice of the free axes that the unfolded model runs with."""
+def _accepted_sizes(stand: _Stand, seed: int) -> tuple[Sizes, Mapping[str, Array]]:
+    """Return the first choice of the free axes that the unfolded model runs with, and what it returned."""
     first, refusal = None, ""
     for sizes in sizes_to_try(stand.inputs):
         first = sizes if first is None else first
         try:
-            stand.unfolded.run(draw_probes(stand.inputs, sizes, level="fast", seed=seed)[0].feeds)
+            tried = stand.unfolded.run(draw_probes(stand.inputs, sizes, level="fast", seed=seed)[0].feeds)
         except BnfoldError as error:
             refusal = refusal or str(error)
             continue
-        return sizes
+        return sizes, tried
     if first is None or not stand.inputs:
-        return {}
+        return {}, {}
     raise UnsupportedOpError(
         f"no size of the free axes was found that the model takes: {refusal}", hint="Verify with arrays of your own."
     )
@@ -263,13 +266,15 @@ def _record(probe: Probe, *, used: bool) -> ProbeRecord:
     return ProbeRecord(probe.name, probe.origin, shapes, used)
 
 
-def _compare(stand: _Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger], candidate: Candidate) -> None:
-    """Give one probe's outputs to the ledgers of one comparison."""
+def _compare(
+    stand: _Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger], candidate: Candidate
+) -> Mapping[str, Array]:
+    """Give one probe's outputs to the ledgers of one comparison; return the candidate's outputs."""
     value = candidate(probe.feeds)
     if value is None:
         for ledger in ledgers.values():
             ledger.doubt = stand.refusal
-        return
+        return {}
     run = replace(run, candidate=value)
     memory: dict[int, Run | None] = {}
 
@@ -292,10 +297,14 @@ def _compare(stand: _Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger
             ledger.doubt = "the original program does not return it"
             continue
         ledger.add(run, redraw)
+    return value
 
 
-def _amplification(stand: _Stand, probe: Probe, truth: Mapping[str, Array]) -> tuple[float, dict[str, float]]:
-    """Return how a relative change of the inputs grows, and what a last-place change does to each output."""
+def _amplification(stand: _Stand, probe: Probe, run: Run, *, quick: bool) -> tuple[float, dict[str, float]]:
+    """Return how a relative change of the inputs grows, and what a last-place change does to each output.
+
+    The quick way sees it in float32, where each run's own rounding comes on top.
+    """
     feeds = jittered(probe.feeds, 999)
     before = after = 0.0
     for name, value in probe.feeds.items():
@@ -305,12 +314,12 @@ def _amplification(stand: _Stand, probe: Probe, truth: Mapping[str, Array]) -> t
             after += float(((feeds[name].astype(np.float64) - wide) ** 2).sum())
     if not after or not before:
         return math.nan, {}
-    moved = stand.truth(feeds)
+    moved, truth = (stand.unfolded.run(feeds), run.unfolded) if quick else (stand.truth(feeds), run.reference)
     growth = {}
     for name in stand.outputs:
-        value, reference = moved[name], truth[name]
+        value, reference = moved[name], np.asarray(truth[name])
         if np.shape(value) == np.shape(reference) and roundoff(np.asarray(value).dtype):
-            growth[name] = match(value, reference).errors.whole
+            growth[name] = match(value, reference.astype(np.float64)).errors.whole
     return max(growth.values(), default=math.nan) / math.sqrt(after / before), growth
 
 
@@ -322,7 +331,17 @@ def _check_regions(stand: _Stand, task: _Task, elements: _Elements) -> list[Regi
             {name: _stored(visit[name], elements.of(name)) for name in region.inputs}
             for visit in stand.captured.get(region.scope, ())
         ]
-        checks.append(check_region(region, task.unfolded, task.folded, values, seed=task.seed, level=task.level))
+        checks.append(
+            check_region(
+                region,
+                task.unfolded,
+                task.folded,
+                values,
+                seed=task.seed,
+                level=task.level,
+                reference=stand.reference,
+            )
+        )
     task.tell("checking folds", len(task.regions), len(task.regions))
     stand.captured = {}
     return checks
@@ -344,15 +363,20 @@ def _stored(value: Array, element: int) -> Array:
 
 
 def _laws(
-    stand: _Stand, probes: Sequence[Probe], records: Sequence[ProbeRecord], compared: Sequence[Comparison]
+    stand: _Stand,
+    probes: Sequence[Probe],
+    records: Sequence[ProbeRecord],
+    compared: Sequence[Comparison],
+    once: Mapping[str, Array],
 ) -> tuple[Law, ...]:
+    """Try the laws on the first probe, for which the folded model's outputs are known already."""
     used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
     first = used[0].feeds
     noise = max((item.baseline for item in compared if item.kind == "float" and item.verdict.passed), default=0.0)
     other = jittered({name: _turned(value) for name, value in first.items()}, 998)
     return (
-        batch_independence(stand.folded_run, stand.inputs, first, other, noise=noise),
-        determinism(stand.folded_run, first),
+        batch_independence(stand.folded_run, stand.inputs, first, other, alone=once, noise=noise),
+        determinism(stand.folded_run, first, once),
     )
 
 

@@ -22,7 +22,13 @@ Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 def batch_independence(
-    run: Run, inputs: Sequence[Input], first: Mapping[str, Array], second: Mapping[str, Array], *, noise: float = 0.0
+    run: Run,
+    inputs: Sequence[Input],
+    first: Mapping[str, Array],
+    second: Mapping[str, Array],
+    *,
+    alone: Mapping[str, Array],
+    noise: float = 0.0,
 ) -> Law:
     """Compare a sample alone with the same sample beside another: ``max |f([x1, x2])[0] − f([x1])[0]| ≤ 1e-4·rms``.
 
@@ -31,6 +37,7 @@ def batch_independence(
         inputs: What it takes.
         first: Feeds with batch 1.
         second: Other feeds of the same shapes.
+        alone: What the model returned for the first ones.
         noise: The model's own rounding error against float64; four times that is granted where it is larger.
     """
     name, limit = "batch independence", min(max(_TOLERANCE, 4 * noise), _LARGEST)
@@ -40,7 +47,7 @@ def batch_independence(
         return Law(name, 0.0, limit, Verdict.PASS, "does not apply: the batch is not free")
     both = {key: np.concatenate([value, second[key]]) if key in batched else value for key, value in first.items()}
     try:
-        alone, beside = run(first), run(both)
+        beside = run(both)
     except BnfoldError as error:
         return Law(name, 0.0, limit, Verdict.PASS, f"does not apply: the model takes no batch of 2 ({error})")
     worst, where, compared = 0.0, "", 0
@@ -69,9 +76,9 @@ def batch_independence(
     return Law(name, worst, limit, Verdict.FAIL, detail)
 
 
-def determinism(run: Run, feeds: Mapping[str, Array]) -> Law:
-    """Run the same feeds twice: every output is equal, bit for bit."""
-    first, second = run(feeds), run(feeds)
+def determinism(run: Run, feeds: Mapping[str, Array], first: Mapping[str, Array]) -> Law:
+    """Run the same feeds again: every output is what it was the first time, bit for bit."""
+    second = run(feeds)
     for output, value in first.items():
         other = second[output]
         same = value.shape == other.shape and (

@@ -21,7 +21,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.extract import OpenPiece, extract
@@ -70,16 +70,29 @@ class _Worst:
             if not same.all():
                 self.eta, self.probe, self.where = math.inf, probe, f"{output} is not of a floating type and differs"
             return
+        if not value.size:
+            return
         # Where the sum of magnitudes leaves the type's range, an overflow on the way is nobody's mistake.
         limit = float(ml_dtypes.finfo(value.dtype).max)  # type: ignore[no-untyped-call]
-        counted = np.isfinite(expected) & (scale < limit)
-        self.compared += int(counted.sum())
-        if not counted.any():
-            return
         with np.errstate(all="ignore"):
-            beyond = np.maximum(np.abs(value.astype(np.float64) - expected) - steps, 0)
-            eta = np.where(beyond == 0, 0.0, beyond / (u * scale))
-            eta = np.where(counted, np.where(np.isnan(eta), np.inf, eta), 0.0)
+            eta = np.subtract(value if value.dtype.kind == "f" else value.astype(np.float64), expected)
+            np.abs(eta, out=eta)
+            eta -= steps
+            np.maximum(eta, 0, out=eta)
+            lowest, highest = float(scale.min()), float(scale.max())
+            eta /= scale
+            eta /= u
+        every = 0 < lowest <= highest < limit
+        if not every or not math.isfinite(float(eta.max())):
+            counted = np.isfinite(expected) & (scale < limit)
+            if not counted.any():
+                return
+            off = np.abs(value.astype(np.float64) - expected) > steps
+            eta = np.where(np.isnan(eta), np.where(off | np.isnan(value), np.inf, 0.0), eta)
+            eta = np.where(counted, eta, 0.0)
+            self.compared += int(counted.sum())
+        else:
+            self.compared += int(eta.size)
         worst = np.unravel_index(int(np.argmax(eta)), eta.shape)
         if not self.probe or eta[worst] > self.eta:
             self.eta, self.probe = float(eta[worst]), probe
@@ -106,6 +119,7 @@ def check_region(
     *,
     seed: int,
     level: str = "full",
+    reference: Reference | None = None,
 ) -> RegionCheck:
     """Judge one fold.
 
@@ -117,6 +131,7 @@ def check_region(
             in a body that no run reached.
         seed: Of the random probe.
         level: ``"fast"`` runs two probes, one captured and the zeros.
+        reference: Of the model before, if there is one: its constants need not be widened again.
     """
     found = _Found(_Worst(), eta_limit(region.fan_in))
     if not captured:
@@ -139,7 +154,8 @@ def check_region(
         return _ended(region, found, Verdict.FAIL, detail)
     for original, piece in zip(before, after, strict=True):
         try:
-            _compare(original, piece, region, captured, found, seed=seed, level=level)
+            truth = Reference(original, foreign=run_node, beside=None if region.scope else reference)
+            _compare(truth, piece, region, captured, found, seed=seed, level=level)
         except BnfoldError as error:
             return _ended(region, found, Verdict.INCONCLUSIVE, f"it cannot be run by itself: {error}")
     return _judged(region, found)
@@ -184,7 +200,7 @@ def _ended(region: Region, found: _Found, verdict: Verdict, detail: str) -> Regi
 
 
 def _compare(
-    original: ModelProto,
+    truth: Reference,
     piece: ModelProto,
     region: Region,
     captured: Sequence[Values],
@@ -193,12 +209,12 @@ def _compare(
     seed: int,
     level: str,
 ) -> None:
+    original = truth.model
     shapes = {name: value.shape for name, value in captured[0].items()}
     found.limit = max(found.limit, eta_limit(longest_sum(piece, shapes)))
-    truth, session = Reference(original, foreign=run_node), Session(piece)
-    bound, coarse = _bound(original, piece), _coarsest(piece)
+    session, bound, coarse = Session(piece), _bound(original, piece), _coarsest(piece)
     whole = _Whole(original, piece, truth, session) if bound is None else None
-    for name, feeds in _probes(captured, seed, level):
+    for number, (name, feeds) in enumerate(_probes(captured, seed, level)):
         found.probes += 1
         expected, computed = truth.run(_of(original, feeds)), session.run(_of(piece, feeds))
         if bound is not None:
@@ -209,7 +225,8 @@ def _compare(
                 # Below the normal range a node's own rounding has a smallest step, and so has each product.
                 steps = 2 * len(piece.graph.node) * _smallest(value.dtype) + 2 * region.fan_in * 2.0**-149
                 found.worst.judge(value, expected[output], scale, u=u, steps=steps, place=(name, output))
-                if whole is None and scale is not None and found.limit * u * _share(scale, expected[output]) > _TELLING:
+                share = 0.0 if number or whole is not None else _share(scale, expected[output])
+                if found.limit * u * share > _TELLING:
                     whole = _Whole(original, piece, truth, session)
         if whole is not None:
             whole.add(name, feeds, expected, computed)
@@ -218,15 +235,20 @@ def _compare(
         found.comparisons += whole.results()
 
 
-def _share(scale: Array, expected: Array) -> float:
+def _share(scale: Array | None, expected: Array) -> float:
     """Return how much larger than the output its bound is; 0 where the output is all zero, so that any error shows."""
-    usable = np.isfinite(expected)
-    top = float(np.abs(expected[usable]).max(initial=0.0))
-    if not top:
+    if scale is None:
         return 0.0
     with np.errstate(all="ignore"):
-        ratio = np.sqrt(((scale[usable] / top) ** 2).sum() / ((expected[usable] / top) ** 2).sum())
-    return float(ratio) if np.isfinite(ratio) else math.inf
+        top = np.linalg.norm(expected.reshape(-1))
+        if top == 0:
+            return 0.0
+        ratio = float(np.linalg.norm(scale.astype(np.float64).reshape(-1)) / top)
+        if math.isfinite(ratio):
+            return ratio
+        usable = np.isfinite(expected)
+        ratio = float(np.linalg.norm(scale[usable].astype(np.float64)) / np.linalg.norm(expected[usable]))
+    return ratio if math.isfinite(ratio) else math.inf
 
 
 class _Whole:
@@ -293,7 +315,7 @@ def _bound(original: ModelProto, piece: ModelProto) -> Scales | None:
 
 def _bounds(magnitude: Magnitude) -> Scales:
     """Return what computes the magnitudes: a bound needs no sixteen digits, so float32 does where nothing is tiny."""
-    reference, quick = Reference(magnitude.model, foreign=_foreign), _quick(magnitude.model)
+    reference, quick = Reference(magnitude.model, foreign=_foreign), _quick(magnitude)
 
     def run(feeds: Values) -> Mapping[str, Array]:
         given = _of(magnitude.model, feeds)
@@ -303,9 +325,12 @@ def _bounds(magnitude: Magnitude) -> Scales:
                 scales = quick.run(given)
             except BnfoldError:
                 scales = {}
-        if not scales or not all(np.isfinite(scale).all() and (scale > _TINY).all() for scale in scales.values()):
-            scales = reference.run(given)
-        return {output: scales[name].astype(np.float64) for output, name in magnitude.outputs.items()}
+        # A smallest one that is NaN is no more than that either.
+        if not scales or not all(
+            scale.size == 0 or (scale.min() > _TINY and np.isfinite(scale.max())) for scale in scales.values()
+        ):
+            scales = reference.run({**magnitude.weights, **given})
+        return {output: scales[name] for output, name in magnitude.outputs.items()}
 
     return run
 
@@ -317,21 +342,16 @@ def _foreign(node: NodeProto, inputs: Sequence[Any]) -> Sequence[Array]:
     return bounded(node, inputs) if node.domain == DOMAIN else run_node(node, inputs)
 
 
-def _quick(magnitude: ModelProto) -> Session | None:
+def _quick(magnitude: Magnitude) -> Session | None:
     """Return the magnitudes in float32; None where the piece is of another type, or onnxruntime cannot run them."""
-    elements = {value.type.tensor_type.elem_type for value in magnitude.graph.input}
+    graph = magnitude.model.graph
+    elements = {tensor.data_type for tensor in graph.initializer}
+    elements |= {value.type.tensor_type.elem_type for value in graph.input}
     wide = elements & {TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
-    if wide or any(node.op_type == "Cast" or node.domain == DOMAIN for node in magnitude.graph.node):
+    if wide or any(node.domain == DOMAIN for node in graph.node):
         return None
-    narrow = ModelProto()
-    narrow.CopyFrom(magnitude)
-    for tensor in narrow.graph.initializer:
-        if tensor.data_type == TensorProto.DOUBLE:
-            with np.errstate(over="ignore", under="ignore"):
-                array = np.asarray(numpy_helper.to_array(tensor)).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     try:
-        session = Session(narrow)
+        session = Session(magnitude.model, weights=magnitude.weights)
     except BnfoldError:
         return None
     return session if session.native else None

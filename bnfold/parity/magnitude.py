@@ -24,6 +24,7 @@ from bnfold.parity.reference import run_float64
 __all__ = ["Magnitude", "Unbounded", "longest_sum", "magnitudes"]
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+_LARGE = 1 << 14
 _MOVES = frozenset(
     {
         *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth"),
@@ -47,10 +48,12 @@ class Magnitude:
     Attributes:
         model: It reads what the piece reads, as it is.
         outputs: The name of each output's magnitude, by the output's own name; exact outputs have none.
+        weights: Its large constants, which it lists as inputs; with float32 ones all others are float32 as well.
     """
 
     model: ModelProto
     outputs: Mapping[str, str]
+    weights: Mapping[str, Array]
 
 
 def magnitudes(piece: ModelProto) -> Magnitude | Unbounded:
@@ -77,6 +80,7 @@ class _Draft:
         self._exact: set[str] = set()
         self._fixed: set[str] = set()
         """What is no float and depends on nothing that is rounded: sizes, indices, masks."""
+        self._width: type[np.floating[Any]] = np.float64 if _is_wide(piece) else np.float32
         computing, constant, moving = [], [], set(self._fed)
         for node in piece.graph.node:
             if moving.isdisjoint(reads_of(node)):
@@ -86,7 +90,10 @@ class _Draft:
                 moving.update(node.output)
         self._computing = computing
         read = {name for node in computing for name in reads_of(node)}
-        self._known = _constants(piece, constant, read | {value.name for value in piece.graph.output})
+        self._known = {
+            name: array.astype(self._width, copy=False) if computes_with(array) else array
+            for name, array in _constants(piece, constant, read | {value.name for value in piece.graph.output}).items()
+        }
 
     def written(self) -> Magnitude | Unbounded:
         """Follow every node that depends on what is fed."""
@@ -108,13 +115,20 @@ class _Draft:
                 outputs[name] = self.emit("Identity", self.bound(name))
         graph = GraphProto(name="magnitudes")
         graph.node.extend(self._nodes)
-        graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self._constants.items())
+        weights = {name: array for name, array in self._constants.items() if array.size > _LARGE}
+        graph.initializer.extend(
+            numpy_helper.from_array(array, name) for name, array in self._constants.items() if name not in weights
+        )
         graph.input.extend(self._piece.graph.input)
+        graph.input.extend(
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in weights.items()
+        )
         graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(outputs.values()))
         model = ModelProto(ir_version=self._piece.ir_version, graph=graph)
         model.opset_import.extend(self._piece.opset_import)
         model.functions.extend(self._piece.functions)
-        return Magnitude(model, outputs)
+        return Magnitude(model, outputs, weights)
 
     def _follow(self, node: NodeProto) -> bool:
         """Find the bounds of a node's outputs; say whether there are any."""
@@ -205,7 +219,8 @@ class _Draft:
     def constant(self, array: Array | float) -> str:
         """Add a constant; return its name."""
         name = self._new("constant")
-        self._constants[name] = np.asarray(array, dtype=np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            self._constants[name] = np.asarray(array, dtype=self._width)
         return name
 
     def like(self, node: NodeProto, bounds: Mapping[int, str], *, op_type: str = "") -> tuple[str, ...]:
@@ -228,6 +243,16 @@ class _Draft:
             name = f"S{number}({base})"
         self._taken.add(name)
         return name
+
+
+def _is_wide(piece: ModelProto) -> bool:
+    """Whether a piece holds other floats than float32: then the bounds are computed in float64."""
+    stored = {tensor.data_type for tensor in piece.graph.initializer}
+    stored |= {value.type.tensor_type.elem_type for value in piece.graph.input}
+    cast = {
+        item.i for node in piece.graph.node if node.op_type == "Cast" for item in node.attribute if item.name == "to"
+    }
+    return bool((stored | cast) & (_FLOATS - {TensorProto.FLOAT}))
 
 
 def _constants(piece: ModelProto, nodes: list[NodeProto], read: set[str]) -> dict[str, Array]:

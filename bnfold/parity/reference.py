@@ -86,6 +86,7 @@ class Reference:
         stored: bool = False,
         foreign: Foreign | None = None,
         disturbance: int | None = None,
+        beside: Reference | None = None,
     ) -> None:
         """Prepare a model.
 
@@ -95,6 +96,7 @@ class Reference:
             foreign: Computes nodes of domains that onnx does not define.
             disturbance: Move every weight by its type's round-off, up or down as this seed says: what rounding the
                 weights once, which no fold can avoid, may do to the outputs.
+            beside: A reference of the model that this one was cut from: constants of the same name are shared.
         """
         self.model = model
         self._stored, self._foreign, self._disturbance = stored, foreign, disturbance
@@ -103,6 +105,7 @@ class Reference:
         self._bodies: dict[tuple[str, str, str], Compiled] = {}
         self._memo: dict[int, Array] = {}
         self._memo_bytes = 0
+        self._beside = beside
         self._capture: Mapping[Scope, Collection[str]] = {}
         self._captured: dict[Scope, list[dict[str, Array]]] = {}
         self._main = self._compile(model.graph, versions_of(model.opset_import))
@@ -144,6 +147,11 @@ class Reference:
         finally:
             self._capture, self._captured = {}, {}
         return {name: values[name] for name in self._main.outputs}, captured
+
+    def constant(self, tensor: TensorProto | SparseTensorProto) -> Array | None:
+        """Return the constant of the main graph that has a tensor's name, as this reference computes with it."""
+        known = self._main.constants.get(tensor.name) if isinstance(tensor, TensorProto) else None
+        return None if known is None else self._constant(known)
 
     def _compile(self, graph: GraphProto | FunctionProto, versions: Mapping[str, int]) -> Compiled:
         constants: dict[str, TensorProto | SparseTensorProto] = {}
@@ -224,6 +232,9 @@ class Reference:
         known = self._memo.get(id(tensor))
         if known is not None:
             return known
+        theirs = None if self._beside is None else self._beside.constant(tensor)
+        if theirs is not None:
+            return theirs
         array = np.asarray(numpy_helper.to_array(tensor)) if isinstance(tensor, TensorProto) else dense(tensor)
         name = tensor.name if isinstance(tensor, TensorProto) else tensor.values.name
         array = array if self._stored else self._disturbed(name, array)

@@ -7,6 +7,7 @@ every node, and the session says so.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,15 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from bnfold.errors import CorruptModelError, SignatureError, UnsupportedOpError
 from bnfold.parity.kernels import Array
+from bnfold.parity.nodes import STANDARD
+from bnfold.parity.program import reads_of
 from bnfold.parity.reference import Reference
+from bnfold.parity.static import fits_one_message
 
 __all__ = ["Session", "run_node"]
 
-_LARGEST_MESSAGE = (1 << 31) - (1 << 20)
 _STRANGERS = ("bfloat16", "float8", "float4")
 """Types for which onnxruntime's refusal of a graph means that it has no kernel, not that the graph is wrong."""
 
@@ -38,28 +41,40 @@ class Session:
         outputs: What it returns, in order.
     """
 
-    def __init__(self, model: ModelProto, *, also: Sequence[str] = (), native: bool = True) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        *,
+        also: Sequence[str] = (),
+        native: bool = True,
+        weights: Mapping[str, Array] | None = None,
+    ) -> None:
         """Prepare a model.
 
         Args:
             model: Any ONNX model; it is not changed.
             also: Inner values of the main graph to return behind the outputs.
             native: Whether to try onnxruntime at all.
+            weights: Constants that the model lists as inputs; they are fed with every run.
 
         Raises:
             CorruptModelError: If onnxruntime rejects the graph.
             UnsupportedOpError: If neither onnxruntime nor the reference knows an operation.
         """
         constants = {tensor.name for tensor in model.graph.initializer}
+        self._weights = dict(weights or {})
+        constants |= set(self._weights)
         self.inputs = {value.name: value for value in model.graph.input if value.name not in constants}
         self.outputs = [value.name for value in model.graph.output]
         self.outputs += [name for name in also if name not in self.outputs]
-        self._optional = {value.name for value in model.graph.input} - set(self.inputs)
+        self._optional = {value.name for value in model.graph.input} - set(self.inputs) - set(self._weights)
         self._native: Any = None
         self._stand_in: Reference | None = None
         reason = "asked for"
         if native:
-            self._native, reason = _open(model, self.outputs)
+            light, lifted = _lifted(model)
+            self._native, reason = _open(light, self.outputs)
+            self._weights.update(lifted if self._native is not None else {})
         if self._native is None:
             self._stand_in = Reference(model, stored=True)
             self.engine = f"float64 kernels, rounded after every node ({reason})"
@@ -80,9 +95,9 @@ class Session:
         """
         self._check(feeds)
         if self._stand_in is not None:
-            return self._stand_in.run(feeds, self.outputs)
+            return self._stand_in.run({**self._weights, **feeds}, self.outputs)
         try:
-            values = self._native.run(self.outputs, dict(feeds))
+            values = self._native.run(self.outputs, {**self._weights, **feeds})
         except Exception as error:  # onnxruntime's errors have no common class of their own
             raise UnsupportedOpError(
                 f"onnxruntime cannot run the model on {_shapes(feeds)}: {_first_line(error)}",
@@ -149,6 +164,46 @@ def run_node(node: NodeProto, inputs: Sequence[Any]) -> Sequence[Array]:
     return [got[name] if name else np.zeros(0) for name in node.output]
 
 
+_LIFTED = 1 << 14
+"""Weights of more elements than this are fed, not stored in the model that onnxruntime reads: they are not copied."""
+_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_FED = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16})
+
+
+def _lifted(model: ModelProto) -> tuple[ModelProto, dict[str, Array]]:
+    """Return the model with the large weights of its linear operations as inputs, and these weights."""
+    large = {
+        tensor.name: tensor
+        for tensor in model.graph.initializer
+        if math.prod(tensor.dims) > _LIFTED and tensor.data_type in _FED and not tensor.external_data
+    }
+    for value in (*model.graph.input, *model.graph.output):
+        large.pop(value.name, None)
+    for node in model.graph.node if large else ():
+        plain = node.domain in STANDARD and node.op_type in _LINEAR
+        for name in reads_of(node):
+            if name in large and not (
+                plain and list(node.input).index(name) == 1 and list(node.input).count(name) == 1
+            ):
+                del large[name]
+    if not large:
+        return model, {}
+    light = ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    light.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in large)
+    light.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    light.graph.input.extend(model.graph.input)
+    light.graph.input.extend(
+        helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)) for name, tensor in large.items()
+    )
+    light.graph.output.extend(model.graph.output)
+    light.graph.value_info.extend(model.graph.value_info)
+    return light, {name: np.asarray(numpy_helper.to_array(tensor)) for name, tensor in large.items()}
+
+
 def _onnxruntime() -> Any:
     """Import onnxruntime without its telemetry, which writes into the home folder and reports to its maker."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -165,10 +220,12 @@ def _open(model: ModelProto, outputs: Sequence[str]) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    # Threads that wait by spinning take the processor from the reference, which computes in between.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     arguments = {"sess_options": options, "providers": ["CPUExecutionProvider"]}
     try:
         model = _with_outputs(model, outputs)
-        if model.ByteSize() < _LARGEST_MESSAGE:
+        if fits_one_message(model):
             return onnxruntime.InferenceSession(model.SerializeToString(), **arguments), ""
         # A protobuf message ends at 2 GiB: the tensors go beside it.
         with tempfile.TemporaryDirectory() as folder:

@@ -72,7 +72,7 @@ def test_what_leaves_the_types_range_is_expected_to_be_infinite() -> None:
 
 def test_two_runs_that_differ_break_the_law() -> None:
     generator = np.random.default_rng(0)
-    law = determinism(lambda _feeds: {"y": generator.normal(size=3)}, {})
+    law = determinism(lambda _feeds: {"y": generator.normal(size=3)}, {}, {"y": generator.normal(size=3)})
     assert law.verdict is Verdict.FAIL
     assert law.detail.startswith("two runs differ in y by ")
 

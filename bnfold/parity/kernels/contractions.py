@@ -51,7 +51,10 @@ def _batch_normalization(call: Call, inputs: Inputs) -> tuple[Array, ...]:
         9: call.asks_for(1),
     }.get(call.version, bool(call.integer("training_mode")))
     if not trains:
-        return (gamma * ((x - mean) / np.sqrt(var + epsilon)) + beta,)
+        y = x - mean
+        y *= gamma / np.sqrt(var + epsilon)
+        y += beta
+        return (y,)
     batch_mean, batch_var = x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
     y = gamma * ((x - batch_mean) / np.sqrt(batch_var + epsilon)) + beta
     running = [

@@ -96,26 +96,37 @@ def _padded(x: Array, grid: Grid, value: float = 0.0) -> Array:
 def convolve(x: Array, weight: Array, grid: Grid, group: int) -> Array:
     """Return the cross-correlation of ``x`` (N, C, …) with ``weight`` (M, C/group, …), shape (N, M, …out)."""
     batch, outputs = x.shape[0], weight.shape[0]
-    x = _padded(x, grid)
+    if not x.any() and np.isfinite(weight).all():
+        return np.zeros((batch, outputs, *grid.out))  # a probe that isolates the bias
     if weight.shape[1] == 1 and group > 1:
-        return _depthwise(x, weight, grid, group)
+        return _depthwise(_padded(x, grid), weight, grid, group)
     result = np.empty((batch, outputs, *grid.out), dtype=np.float64)
     inner = weight.shape[1] * math.prod(grid.kernel)
     matrix = weight.reshape(group, outputs // group, inner)
-    pointwise = math.prod(grid.kernel) == 1 and all(stride == 1 for stride in grid.strides)
-    if pointwise:
+    if math.prod(grid.kernel) == 1 and not any(grid.before) and not any(grid.after):
+        # Every output reads one pixel: no windows are unrolled, only the pixels between strides are left out.
+        if any(stride > 1 for stride in grid.strides):
+            x = x[:, :, *grid.reached((0,) * len(grid.kernel))]
         flat = np.ascontiguousarray(x).reshape(batch, group, weight.shape[1], -1)
         np.matmul(matrix, flat, out=result.reshape(batch, group, outputs // group, -1))
         return result
+    x = _padded(x, grid)
     row = math.prod(grid.out[1:])
     rows = max(1, min(grid.out[0], _PIECE // max(1, inner * group * row)))
+    # One buffer for all pieces: new memory costs as much as what is written into it.
+    buffer = np.empty((x.shape[1], math.prod(grid.kernel), rows, *grid.out[1:]))
     for sample in range(batch):
         for first in range(0, grid.out[0], rows):
             last = min(first + rows, grid.out[0])
-            unrolled = np.empty((x.shape[1], math.prod(grid.kernel), last - first, *grid.out[1:]))
+            whole = last - first == rows
+            unrolled = buffer if whole else np.empty((*buffer.shape[:2], last - first, *grid.out[1:]))
             for number, tap in enumerate(grid.taps):
                 unrolled[:, number] = x[sample][:, *grid.reached(tap, first, last)]
-            product = np.matmul(matrix, unrolled.reshape(group, inner, (last - first) * row))
+            columns = unrolled.reshape(group, inner, (last - first) * row)
+            if whole and rows == grid.out[0]:
+                np.matmul(matrix, columns, out=result[sample].reshape(group, outputs // group, -1))
+                continue
+            product = np.matmul(matrix, columns)
             result[sample, :, first:last] = product.reshape(outputs, last - first, *grid.out[1:])
     return result
 
