@@ -65,9 +65,9 @@ def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     walk = BackwardWalk(draft, stage, Trail(), bool(affine.assumed))
     value, use = draft.wiring.reads(index)[affine.data_input], (index, affine.data_input)
     if not stage.scale_only:
-        step = _into_neighbour(walk, Onward(value, use, affine.field))
-        if isinstance(step, Step):
-            return worth_it(draft, index, Route((step,), tuple(walk.trail.path)), stage)
+        steps = _into_neighbour(walk, Onward(value, use, affine.field))
+        if isinstance(steps, tuple):
+            return worth_it(draft, index, Route(steps, tuple(walk.trail.path)), stage)
     scale, shift = affine.field.scale_only(), affine.field.shift_only()
     if stage.scale_only and not (draft.op_type(index) == BATCH_NORM and scale.has_scale and shift.has_shift):
         return Refusal(Reason.NO_GAIN, f"{draft.name(index)} is no more than an Add")
@@ -91,7 +91,7 @@ def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     return worth_it(draft, index, Route(steps, walk.trail.passed(), rest), stage)
 
 
-def _into_neighbour(walk: BackwardWalk, onward: Onward) -> Step | Refusal | None:
+def _into_neighbour(walk: BackwardWalk, onward: Onward) -> tuple[Step, ...] | Refusal | None:
     """Let the layer right in front take in a whole map, as most do, without taking the map apart."""
     draft = walk.draft
     producer = draft.wiring.producers.get(onward.value)
@@ -100,7 +100,9 @@ def _into_neighbour(walk: BackwardWalk, onward: Onward) -> Step | Refusal | None
     absorber = draft.rules.absorbers.get((draft.op_type(producer), Side.OUTPUT))
     if absorber is None:
         return None
-    return walk.in_the_way(onward, walk.trail) or draft.absorb(producer, absorber, onward.field)
+    refusal = walk.in_the_way(onward, walk.trail)
+    alone = Trail(leaves={(producer, absorber.side): Leaf(absorber, onward.field, None)})
+    return refusal or settle(draft, alone, absorber.side)
 
 
 @dataclass(slots=True)

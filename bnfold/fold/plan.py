@@ -13,6 +13,7 @@ from bnfold.fold.forward import toward_consumers
 from bnfold.fold.patterns import belongs_to_function
 from bnfold.fold.stage import STAGES, Stage, dearer_than_batch_norm
 from bnfold.fold.step import Step
+from bnfold.fold.trail import Route
 from bnfold.graph.view import NodeView, views
 from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto
 
     from bnfold.affine import Field
-    from bnfold.fold.trail import Route
     from bnfold.graph.shapes import GraphPath
 
 __all__ = ["Fold", "FoldPlan", "Kept", "Subject", "plan"]
@@ -179,10 +179,11 @@ def _sweep(
                 route = Refusal(Reason.EDGE, f"no layer reads {value}")
             elif belongs_to_function(draft, index):
                 route = Refusal(Reason.NO_GAIN, f"{draft.name(index)} is the tail of a function that runtimes know")
-            elif (stage.max_form or stage.scale_only) and dearer_than_batch_norm(draft, index):
-                route = dear[index] = Refusal(Reason.NO_GAIN, f"an Add would cost more than {draft.name(index)}")
             else:
                 route = walk(draft, index, stage)
+                last_resort = stage.max_form or stage.scale_only
+                if last_resort and isinstance(route, Route) and dearer_than_batch_norm(draft, index):
+                    route = dear[index] = Refusal(Reason.NO_GAIN, f"an Add would cost more than {draft.name(index)}")
             if isinstance(route, Refusal):
                 if stage is STAGES[0]:
                     refusals.setdefault(index, []).append(route)

@@ -53,7 +53,8 @@ def _region(draft: Draft, nodes: set[int], folds: Sequence[Fold]) -> Region:
             if name and name not in produced and not view.is_constant(name):
                 inputs[name] = None
         for name in view.graph.node[node].output:
-            read_outside = any(reader not in nodes for reader, _position in view.consumers.get(name, ()))
+            readers = {reader for reader, _position in view.consumers.get(name, ())}
+            read_outside = bool(readers - nodes - draft.wiring.shape_readers)
             if name in draft.wiring.producers and (read_outside or draft.wiring.is_fixed(name)):
                 outputs[name] = None
     fan_in = 1
