@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import onnx
+import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,3 +33,21 @@ def test_onnxruntime_is_used_without_its_telemetry(tmp_path: Path) -> None:
         check=True,
     )
     assert list(home.rglob("*")) == []
+
+
+def test_who_asks_for_no_proof_loads_none() -> None:
+    loaded = "import sys, bnfold.report.record, bnfold.pipeline.run; print('bnfold.parity.gates' in sys.modules)"
+    asked = "import sys; from bnfold.parity import verify; print('bnfold.parity.gates' in sys.modules)"
+    for program, expected in ((loaded, "False"), (asked, "True")):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
+def test_the_package_has_the_names_that_it_lists_and_no_others() -> None:
+    from bnfold import parity
+
+    assert all(
+        getattr(parity, name).__module__.startswith("bnfold.parity") for name in parity.__all__ if name != "Progress"
+    )
+    with pytest.raises(AttributeError, match=r"module 'bnfold\.parity' has no attribute 'prove'"):
+        parity.prove  # noqa: B018
