@@ -136,7 +136,7 @@ _ACTIVATED = (
         "IR-ResNet", further.ir_resnet, 16, stays={"padded-shift": 1}, fewest={}, at_most={"Add": 4, "Mul": 0}
     ),
     Architecture("X-vector", sound.xvector, 7, at_most={"Add": 0, "Mul": 1}, style=POSITIVE),
-    Architecture("X-vector, both signs", sound.xvector, 7, stays={"no-rule": 1}),
+    Architecture("X-vector, both signs", sound.xvector, 7, stays={"sign": 1}),
     Architecture("ECAPA", sound.ecapa, 13, at_most={"Add": 6}, style=POSITIVE),
     Architecture("XCiT", tokens.xcit, 5, stays={"padded-shift": 2}, fewest={}, at_most={"Conv": 7}),
     Architecture("ConvMixer", tokens.convmixer, 5, stays={"no-gain": 4}),
@@ -153,8 +153,8 @@ _ACTIVATED = (
         "U-Net, batch norm behind ReLU, both signs",
         partial(images.unet, order="conv-relu-bn", width=8),
         12,
-        stays={"padded-shift": 7, "no-gain": 2},
-        fewest={"no-rule": 2},
+        stays={"padded-shift": 7, "sign": 2},
+        fewest={"sign": 2},
         at_most={"Add": 0, "Mul": 0},
     ),
     Architecture(
@@ -177,8 +177,8 @@ _ACTIVATED = (
         "Keras, batch norm behind ReLU, both signs",
         partial(images.keras_cnn, order="conv-relu-bn", pad="valid", side=30),
         3,
-        stays={"no-gain": 2},
-        fewest={"no-rule": 2},
+        stays={"sign": 2},
+        fewest={"sign": 2},
         style=TENSORFLOW,
     ),
 )
