@@ -45,7 +45,7 @@ def _regrouped(node: NodeView, field: Field, before: Shape, after: Shape) -> Fie
             outer.append(given[0])
             continue
         sizes, others = known_sizes(group.before), known_sizes(group.after)
-        if sizes is None or others is None or np.prod(sizes) != np.prod(others):
+        if sizes is None or others is None or not np.prod(sizes) == np.prod(others) > 0:
             return Refusal(
                 Reason.UNKNOWN_SHAPE,
                 f"{node.name} reshapes {shape_text(group.before)} to {shape_text(group.after)}: "

@@ -53,7 +53,7 @@ TRAPS = {
     "a reshape that mixes the columns of a product before the batch norm": (
         f"""(double[6,5] x) => (double y) <double[5,2] W, int64[2] s = {{3, 4}}, {BN}> {{
            h = MatMul(x, W) r = Reshape(h, s) y = BatchNormalization(r, gamma, beta, mean, var) }}""",
-        [Reason.WRONG_AXIS],
+        [Reason.SCRAMBLED],
     ),
     "a transposition that puts rows where channels were": (
         f"""(double[1,3,6,6] x) => (double y) <double[4,3,3,3] W, {BN}> {{

@@ -16,7 +16,7 @@ from onnx.reference.op_run import OpRun
 from bnfold.affine import Field
 from bnfold.graph.view import NodeView, views
 from bnfold.rules import RULES, Carried, Refusal
-from tests.fold.small_graphs.judge import AveragePool, GlobalMaxPool, LpPool, MaxPool
+from tests.fold.small_graphs.judge import Add, AveragePool, GlobalMaxPool, LpPool, MaxPool
 from tests.rules.example_models import GlobalLpPool
 
 __all__ = ["Single", "backward", "computed", "field_for", "forward", "view_of"]
@@ -49,7 +49,7 @@ class Pad(OpRun):
         return (np.pad(x[crop], more, mode=mode),)
 
 
-_OPERATIONS: list[type[OpRun]] = [AveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool, Mean, Pad]
+_OPERATIONS: list[type[OpRun]] = [Add, AveragePool, GlobalLpPool, GlobalMaxPool, LpPool, MaxPool, Mean, Pad]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

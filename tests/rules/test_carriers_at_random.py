@@ -17,7 +17,7 @@ from tests.rules.single_nodes import Single, backward, computed, field_for, forw
 Array = npt.NDArray[Any]
 Draw = Callable[[np.random.Generator], Single]
 
-ROUNDS = 120
+ROUNDS = 80
 KINDS = ("scale", "positive", "zero", "shift", "shift")
 
 

@@ -49,7 +49,7 @@ CASES: Cases = {
     "a reshape that mixes tokens and channels": Case(
         "x[6,5] | B[5,2] s={3,4} | h = MatMul(x, B) r = Reshape(h, s) y = BN4(r)",
         f"MatMul Reshape {BN}",
-        ("wrong-axis",),
+        ("scrambled-channel",),
     ),
     "a reshape that reads the channels in another order": Case(
         "x[1,3,4,4] | W[4,3,1,1] s={1,16,2,2} | h = Conv(x, W) r = Reshape(h, s) y = BN16(r)",
