@@ -15,11 +15,13 @@ from bnfold.cli.screen import Progress, console, framework_output, progress_line
 from bnfold.cli.signals import raise_if_stopped
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
     from bnfold.cli.base import Settings
     from bnfold.pipeline import Options
     from bnfold.report import Report
 
-__all__ = ["Job", "run_conversion", "show", "working", "write_report"]
+__all__ = ["Job", "print_rendered", "run_conversion", "show", "working", "write_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +129,22 @@ def show(
 
     screen = console(sys.stderr if to_stderr else sys.stdout, settings)
     brief = compact and not settings.verbose
+    shown = render_line(report) if brief else render(report, width=screen.width, verbose=settings.verbose)
+    wrote = "" if written is None or brief else f"  wrote {one_line(written)}"
+    _print(screen, shown, wrote)
+
+
+def print_rendered(shown: RenderableType, settings: Settings) -> None:
+    """Print something that was laid out for a terminal on stdout."""
+    _print(console(sys.stdout, settings), shown)
+
+
+def _print(screen: Console, shown: RenderableType, last: str = "") -> None:
     with to_reader():
         with screen.capture() as captured:
-            screen.print(render_line(report) if brief else render(report, width=screen.width, verbose=settings.verbose))
-            if written is not None and not brief:
-                screen.print(f"  wrote {one_line(written)}", soft_wrap=True)
+            screen.print(shown)
+            if last:
+                screen.print(last, soft_wrap=True)
         # A table fills its last column with spaces, which are noise in a file.
         screen.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
         screen.file.flush()

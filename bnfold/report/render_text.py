@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from bnfold.frontends.loaded import TensorSpec
+from bnfold.report.layout import FEW, LABEL, file_rows, grid, plural, shown, size, some
 from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, Report
 
 if TYPE_CHECKING:
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
 
     from bnfold.parity.verdict import Comparison, Parity
 
-__all__ = ["render", "render_line", "size", "verdict_in_words"]
+__all__ = ["render", "render_line", "verdict_in_words"]
 
-_LABEL = 12
 _GATE = 11
 _NARROW = 60
-_FEW = 3
 
 _VERDICTS: Mapping[str, tuple[str, str]] = {
     "pass": ("PASS", "green"),
@@ -56,41 +55,30 @@ def render(report: Report, *, width: int = 100, verbose: bool = False) -> Render
     from rich.console import Group
     from rich.padding import Padding
 
-    grid = _grid(_LABEL)
+    table = grid()
     for label, content in _rows(report, verbose=verbose):
-        grid.add_row("", _text(label), content)
-    parts: list[RenderableType] = [grid]
+        table.add_row("", shown(label), content)
+    parts: list[RenderableType] = [table]
     if report.after is not None:
-        indent = _LABEL + 3 if width >= _NARROW else 2
+        indent = LABEL + 3 if width >= _NARROW else 2
         parts.append(Padding(_table(report, report.before, report.after), (0, 0, 0, indent), expand=False))
     if verbose:
         parts.append(_provenance(report))
     return Group(*parts)
 
 
-def _grid(label: int, *, indent: int = 1) -> Table:
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 1), pad_edge=False)
-    if indent:
-        grid.add_column(width=indent)
-    grid.add_column(no_wrap=True, min_width=label, overflow="fold")
-    grid.add_column(overflow="fold")
-    return grid
-
-
 def _provenance(report: Report) -> RenderableType:
-    grid = _grid(_LABEL)
-    grid.add_row("", "sha256", _text(report.source.sha256))
-    grid.add_row("", "versions", _text(" · ".join(f"{name} {version}" for name, version in report.versions.items())))
-    grid.add_row("", "seed", _text(str(report.seed)))
-    return grid
+    table = grid()
+    table.add_row("", "sha256", shown(report.source.sha256))
+    table.add_row("", "versions", shown(" · ".join(f"{name} {version}" for name, version in report.versions.items())))
+    table.add_row("", "seed", shown(str(report.seed)))
+    return table
 
 
 def render_line(report: Report) -> Text:
     """Return a report in one line, for one of many files."""
     folded, total = len(report.folded), len(report.batch_norms)
-    line = _text(f"  {PurePath(report.source.path).name}   {folded} of {total} batch norms folded   ")
+    line = shown(f"  {PurePath(report.source.path).name}   {folded} of {total} batch norms folded   ")
     return line.append_text(verdict_in_words(report))
 
 
@@ -98,24 +86,14 @@ def verdict_in_words(report: Report) -> Text:
     """Return the verdict as it is shown, in its colour."""
     said, color = _VERDICTS[report.verdict]
     count = f" {sum(len(piece.sources) for piece in report.rolled_back)}" if report.rolled_back else ""
-    return _text(said + count, f"bold {color}")
-
-
-def size(count: float, unit: str = "B") -> str:
-    """Return a number with three digits and a decimal prefix: ``93.8 MB``."""
-    for prefix in ("", "k", "M", "G"):
-        if count < 999.5 or prefix == "G":
-            break
-        count /= 1000
-    digits = 0 if not prefix else max(0, 2 - int(math.log10(max(count, 1))))
-    return f"{count:.{digits}f} {prefix}{unit}".rstrip()
+    return shown(said + count, f"bold {color}")
 
 
 def _rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     yield from _source_rows(report)
     yield from _mode_rows(report)
     if report.inlined:
-        yield "functions", _text(_inlined(report.inlined))
+        yield "functions", shown(_inlined(report.inlined))
     if report.command == "inspect":
         yield from _signature_rows(report)
     if report.command != "verify":
@@ -133,13 +111,8 @@ def _source_rows(report: Report) -> Iterator[Row]:
         facts = [source.description, *([source.framework] if source.framework not in source.description else [])]
         facts.append(f"{size(measured.parameters, '')} parameters")
         inner = sum(count for op, count in measured.ops.items() if op in {"If", "Loop", "Scan"})
-        facts += [_plural(inner, "conditional")] if inner else []
-        name = PurePath(source.path).name or source.path
-        if len(name) <= _LABEL:
-            yield name, _text(" · ".join(facts))
-        else:
-            yield "file", _text(name)
-            yield "", _text(" · ".join(facts))
+        facts += [plural(inner, "conditional")] if inner else []
+        yield from file_rows(source.path, facts)
 
 
 def _mode_rows(report: Report) -> Iterator[Row]:
@@ -150,45 +123,43 @@ def _mode_rows(report: Report) -> Iterator[Row]:
     label = "mode"
     for (kind, before, after, proof), names in groups.items():
         said = (
-            f"{_some(names)} ({before}) → {after}"
-            if len(names) <= _FEW
-            else f"{len(names)} × {kind}: {before} → {after}"
+            f"{some(names)} ({before}) → {after}" if len(names) <= FEW else f"{len(names)} × {kind}: {before} → {after}"
         )
-        yield label, _text(f"{said}   {proof}".rstrip())
+        yield label, shown(f"{said}   {proof}".rstrip())
         label = ""
 
 
 def _signature_rows(report: Report) -> Iterator[Row]:
     for label, specs in (("inputs", report.signature.inputs), ("outputs", report.signature.outputs)):
         for number, spec in enumerate(specs):
-            yield "" if number else label, _text(_spec(spec))
+            yield "" if number else label, shown(_spec(spec))
 
 
 def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     if report.command == "convert" and report.source.format != "onnx":
-        yield "convert", _text(f"opset {report.before.opset}{_took(report, 'read')}")
+        yield "convert", shown(f"opset {report.before.opset}{_took(report, 'read')}")
     folded, total = report.folded, len(report.batch_norms)
     would = "can be folded" if report.command == "inspect" else ""
     where = _where([step for batch_norm in folded for step in _layers(batch_norm.into)])
-    parts = [f"{len(folded)} of {_plural(total, 'batch norm')} {would}".rstrip() if total else "no BatchNormalization"]
+    parts = [f"{len(folded)} of {plural(total, 'batch norm')} {would}".rstrip() if total else "no BatchNormalization"]
     parts += [where] if where else []
-    yield "fold", _text("   ".join(parts) + _took(report, "fold"))
+    yield "fold", shown("   ".join(parts) + _took(report, "fold"))
     if report.affines:
         # Batch norms that an exporter spelled out as Mul and Add arrive here.
         ops = Counter(affine.op_type for affine in report.affines)
         said = " and ".join(f"{count} constant {op}" for op, count in sorted(ops.items()))
         where = _where([step for affine in report.affines for step in _layers(affine.into)])
-        yield "", _text("   ".join([f"{said} {would}".rstrip(), where]))
+        yield "", shown("   ".join([f"{said} {would}".rstrip(), where]))
     for form, count in Counter(batch_norm.form for batch_norm in folded if batch_norm.form).items():
-        yield "", _text(f"{count} × {form}: {_FORMS.get(form, 'more than weights changes')}")
+        yield "", shown(f"{count} × {form}: {_FORMS.get(form, 'more than weights changes')}")
     if verbose or report.command == "inspect":
         for batch_norm in folded:
             form = f"   {batch_norm.form}" if batch_norm.form else ""
-            yield "", _text(f"{batch_norm.name} → {_into(batch_norm.into, verbose=verbose)}{form}", "dim")
+            yield "", shown(f"{batch_norm.name} → {_into(batch_norm.into, verbose=verbose)}{form}", "dim")
         for affine in report.affines:
-            yield "", _text(f"{affine.op_type} {affine.name} → {_into(affine.into, verbose=verbose)}", "dim")
+            yield "", shown(f"{affine.op_type} {affine.name} → {_into(affine.into, verbose=verbose)}", "dim")
     for number, piece in enumerate(report.rolled_back):
-        yield "" if number else "put back", _text(f"{_some(piece.sources)}: {piece.detail}", "yellow")
+        yield "" if number else "put back", shown(f"{some(piece.sources)}: {piece.detail}", "yellow")
     yield from _kept_rows(report, verbose=verbose)
 
 
@@ -200,68 +171,68 @@ def _kept_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     for members in groups.values():
         kept = members[0].kept
         assert kept is not None
-        yield "kept", _text(f"{len(members)} × {kept.reason}: {kept.says}", "yellow")
+        yield "kept", shown(f"{len(members)} × {kept.reason}: {kept.says}", "yellow")
         if not (verbose or report.command == "inspect"):
-            yield "", _text(_some([member.name for member in members]))
+            yield "", shown(some([member.name for member in members]))
         else:
             for member in members:
                 yield from (("", line) for line in _why(member))
         for remedy in dict.fromkeys(member.kept.remedy for member in members if member.kept is not None):
-            yield "", _text(f"hint: {remedy}", "dim")
+            yield "", shown(f"hint: {remedy}", "dim")
 
 
 def _why(member: BatchNorm) -> Iterator[Text]:
     """Say of one batch norm what was in the way on either side, as far as that is more than its name."""
     refusals = [refusal for refusal in (member.kept, *member.also) if refusal is not None and refusal.detail]
     if not refusals:
-        yield _text(member.name, "dim")
+        yield shown(member.name, "dim")
     for refusal in refusals:
-        yield _text(f"{member.name}: {refusal.detail} ({refusal.reason})", "dim")
+        yield shown(f"{member.name}: {refusal.detail} ({refusal.reason})", "dim")
 
 
 def _parity_rows(report: Report, parity: Parity, *, verbose: bool) -> Iterator[Row]:
-    inner = _grid(_GATE, indent=0)
+    inner = grid(_GATE, indent=0)
     for gate, said in _gates(report, parity, verbose=verbose):
-        inner.add_row(_text(gate), said)
+        inner.add_row(shown(gate), said)
     yield "verify", inner
 
 
 def _gates(report: Report, parity: Parity, *, verbose: bool) -> Iterator[tuple[str, Text]]:
     for finding in parity.static:
-        yield "static", _text(f"{finding.verdict.says}   {finding.check}: {finding.detail}")
+        yield "static", shown(f"{finding.verdict.says}   {finding.check}: {finding.detail}")
     if parity.regions:
         worst = max(parity.regions, key=lambda region: region.eta / region.limit)
         passed = sum(region.verdict.passed for region in parity.regions)
-        bound = f"worst η {worst.eta:.2g} (limit {worst.limit:.2g}) {_some(worst.sources, limit=1)}"
-        yield "each fold", _text(f"{passed}/{len(parity.regions)}   {bound}")
+        bound = f"worst η {worst.eta:.2g} (limit {worst.limit:.2g}) {some(worst.sources, limit=1)}"
+        yield "each fold", shown(f"{passed}/{len(parity.regions)}   {bound}")
         for region in parity.regions if verbose else ():
             yield (
                 "",
-                _text(
+                shown(
                     f"{', '.join(region.sources)}: η {region.eta:.2g} on {region.probe}, {region.compared} values",
                     "dim",
                 ),
             )
     for gate, comparisons in (("translation", parity.translation), ("whole", parity.folding)):
         for comparison in comparisons if verbose else _worst(comparisons):
-            yield gate, _text(_compared(report, comparison, gate, several=len(comparisons) > 1))
+            yield gate, shown(_compared(report, comparison, gate, several=len(comparisons) > 1))
     laws: dict[str, list[str]] = defaultdict(list)
     for law in parity.laws:
         broken = f" {law.figure:.2g} (limit {law.limit:.2g})" if not law.verdict.passed else ""
         detail = f": {law.detail}" if law.detail and (verbose or broken) else ""
         laws[law.verdict.says].append(f"{law.name}{broken}{detail}")
     for verdict, names in laws.items():
-        yield "laws", _text(f"{verdict}   {', '.join(names)}")
+        yield "laws", shown(f"{verdict}   {', '.join(names)}")
     if parity.detail:
-        yield "", _text(parity.detail)
+        yield "", shown(parity.detail)
     if verbose:
         if math.isfinite(parity.amplification):
-            yield "", _text(f"a small change of the input grows {parity.amplification:.3g} times on its way", "dim")
-        yield "", _text(f"run by {' and '.join(parity.engines)}", "dim")
+            yield "", shown(f"a small change of the input grows {parity.amplification:.3g} times on its way", "dim")
+        yield "", shown(f"run by {' and '.join(parity.engines)}", "dim")
         for probe in parity.probes:
             shapes = ", ".join(f"{name} {shape}" for name, shape in probe.shapes)
             unused = "" if probe.used else "; not accepted by the model"
-            yield "", _text(f"fed {probe.name}: {probe.origin}; {shapes}{unused}", "dim")
+            yield "", shown(f"fed {probe.name}: {probe.origin}; {shapes}{unused}", "dim")
 
 
 def _worst(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
@@ -324,9 +295,9 @@ def _into(into: Sequence[Absorbed], *, verbose: bool) -> str:
 
 
 def _inlined(functions: Sequence[Inlined]) -> str:
-    names = [f"{function.name} ({_plural(function.calls, 'call')})" for function in functions]
+    names = [f"{function.name} ({plural(function.calls, 'call')})" for function in functions]
     because = "so that batch norms can be folded"
-    return f"{_some(names)} → {'its' if len(names) == 1 else 'their'} nodes   {because}"
+    return f"{some(names)} → {'its' if len(names) == 1 else 'their'} nodes   {because}"
 
 
 def _took(report: Report, step: str) -> str:
@@ -334,23 +305,6 @@ def _took(report: Report, step: str) -> str:
     return f"   {seconds:.1f} s" if seconds >= 0.05 else ""
 
 
-def _some(names: Sequence[str], *, limit: int = _FEW) -> str:
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def _spec(spec: TensorSpec) -> str:
     shape = ", ".join("?" if axis is None else str(axis) for axis in spec.shape)
     return f"{spec.name}   {spec.dtype} ({shape})"
-
-
-def _text(content: str, style: str = "") -> Text:
-    """Return text without control characters: names come from files that anybody may have written."""
-    from rich.text import Text
-
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in content)
-    return Text(shown, style=style)

@@ -10,21 +10,31 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from bnfold.frontends.glance import Glance
 from bnfold.report.record import SCHEMA, Report
 
-__all__ = ["report_schema"]
+__all__ = ["glance_schema", "report_schema"]
 
 _PLAIN: dict[object, str] = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
 
 
 def report_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of ``Report.to_json``."""
+    return _document(Report, SCHEMA, "The report of one run of bnfold")
+
+
+def glance_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of what ``bnfold inspect --format json`` prints of a framework's file."""
+    return _document(Glance, "bnfold-glance/1", "A file of a framework that bnfold looked at")
+
+
+def _document(kind: type, name: str, title: str) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
-    root = _schema(Report, definitions)
+    root = _schema(kind, definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA,
-        "title": "The report of one run of bnfold",
+        "$id": name,
+        "title": title,
         **root,
         "$defs": dict(sorted(definitions.items())),
     }

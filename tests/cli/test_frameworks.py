@@ -60,6 +60,6 @@ def test_a_frozen_graph_is_inspected_with_the_proof_of_its_mode(folder: Path, re
     source = repository / "models" / "tf1_cond" / "frozen_v1.pb"
     if not source.exists():
         pytest.skip("the trained models are not here")
-    ended = bnfold("inspect", os.path.relpath(source, folder), cwd=folder)
+    ended = bnfold("inspect", "--convert", os.path.relpath(source, folder), cwd=folder)
     assert (ended.code, ended.err) == (0, "")
     assert "  mode         phase_train (bool placeholder) → False   True leaves 4 batch-statistics nodes" in ended.out

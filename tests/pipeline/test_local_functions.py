@@ -13,6 +13,7 @@ import pytest
 
 import bnfold
 from bnfold.frontends.loaded import Array
+from bnfold.pipeline import local_functions
 from bnfold.report import Inlined
 from tests.cli.program import model
 
@@ -133,9 +134,7 @@ def test_a_wrong_replacement_is_refuted_against_the_file_itself(
 ) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(model(MODELS["a block called twice, and a function without batch norms beside it"][0]), path)
-    from bnfold.pipeline import run
-
-    honest = run.inline_batch_norms
+    honest = local_functions.inline_batch_norms
 
     def swapped(content: onnx.ModelProto, keep: tuple[str, ...]) -> onnx.ModelProto:
         result = honest(content, keep)
@@ -144,7 +143,7 @@ def test_a_wrong_replacement_is_refuted_against_the_file_itself(
                 node.input[1], node.input[2] = node.input[2], node.input[1]
         return result
 
-    monkeypatch.setattr(run, "inline_batch_norms", swapped)
+    monkeypatch.setattr("bnfold.pipeline.run.inline_batch_norms", swapped)
     with pytest.raises(bnfold.ParityError):
         bnfold.fold_onnx(path)
 

@@ -90,8 +90,9 @@ def _parameters(weights: Any) -> int | None:
     sizes: list[int] = []
 
     def count(name: str, item: Any) -> None:
-        if not name.startswith("optimizer") and getattr(getattr(item, "dtype", None), "kind", "") == "f":
-            sizes.append(math.prod(item.shape))
+        shape = getattr(item, "shape", None)  # a group has none, and neither has a type with a name
+        if shape is not None and not name.startswith("optimizer") and item.dtype.kind == "f":
+            sizes.append(math.prod(shape))
 
     weights.visititems(count)
     return sum(sizes)
