@@ -127,6 +127,25 @@ _ACTIVATED = (
         style=POSITIVE,
     ),
     Architecture("ResNetV2, free image", residual.resnet_v2, 9, at_most={"Add": 4, "Mul": 0}, style=POSITIVE | FREE),
+    Architecture(
+        "ResNetV2, features",
+        partial(residual.resnet_v2, features=True),
+        9,
+        stays={"model-output": 2},
+        fewest={},
+        at_most={"Add": 4},
+        style=POSITIVE,
+    ),
+    # The first of its batch norms stands behind zeros that were padded by a node of their own.
+    Architecture(
+        "ResNetV2, Keras",
+        residual.resnet_v2_keras,
+        19,
+        stays={"padded-shift": 1},
+        fewest={},
+        at_most={"Add": 6},
+        style=POSITIVE | TENSORFLOW,
+    ),
     Architecture("ResNetV2, both signs", residual.resnet_v2, 9, stays={"used-elsewhere": 5}),
     # The batch norms of a block share their features, which can carry the shift of one of them; a block that begins
     # behind ReLU can carry none.

@@ -59,8 +59,12 @@ def resnet_v2(
     width: int = 8,
     blocks: Sequence[int] = (2, 2),
     side: int = 16,
+    features: bool = False,
 ) -> None:
-    """Pre-activation ResNet, arXiv:1603.05027: batch norm and ReLU stand in front of each convolution."""
+    """Pre-activation ResNet, arXiv:1603.05027: batch norm and ReLU stand in front of each convolution.
+
+    With ``features`` every stage is an output.
+    """
     x = net.conv(net.input((3, side, side)), width, 7, stride=2, module="stem")
     x = pool(net, x, "max", 3, stride=2, pad=1)
     expansion = 4 if block == "bottleneck" else 1
@@ -84,7 +88,35 @@ def resnet_v2(
                     y = net.conv(y, inner, stride=stride, module="conv1")
                     y = net.conv(activate(net, net.batch_norm(y, module="norm2"), "relu"), inner, module="conv2")
                 x = add(net, y, shortcut)
+        if features:
+            net.output(x)
     classify(net, activate(net, net.batch_norm(x, module="norm"), "relu"))
+
+
+def resnet_v2_keras(net: Net, *, width: int = 8, blocks: Sequence[int] = (3, 3), side: int = 32) -> None:
+    """Pre-activation ResNet as Keras has it: stages end with a stride, whose shortcut is a pool, and pad by a node."""
+
+    def padded(x: Value, by: int) -> Value:
+        pads = net.integers([0, 0, by, by, 0, 0, by, by], "pads")
+        return net.node("Pad", [x, pads], (*x.shape[:2], *(n + 2 * by for n in x.shape[2:])), mode="constant")
+
+    x = net.conv(padded(net.input((3, side, side)), 3), width, 7, stride=2, pad=0, bias=True, module="conv1_conv")
+    x = pool(net, padded(x, 1), "max", 3, stride=2)
+    for stage, count in enumerate(blocks):
+        inner = width << stage
+        for number in range(count):
+            last = number == count - 1 and stage + 1 < len(blocks)
+            stride = 2 if last else 1
+            with net.scope(f"conv{stage + 2}_block{number + 1}"):
+                y = activate(net, net.batch_norm(x, module="preact_bn"), "relu")
+                if not number:
+                    shortcut = net.conv(y, 4 * inner, 1, stride=stride, bias=True, module="0_conv")
+                else:
+                    shortcut = pool(net, x, "max", 1, stride=2) if last else x
+                y = conv_bn(net, y, inner, 1, name="1_")
+                y = conv_bn(net, padded(y, 1), inner, 3, stride=stride, pad=0, name="2_")
+                x = add(net, shortcut, net.conv(y, 4 * inner, 1, bias=True, module="3_conv"))
+    classify(net, activate(net, net.batch_norm(x, module="post_bn"), "relu"))
 
 
 def densenet(net: Net, *, growth: int = 4, blocks: Sequence[int] = (3, 3), width: int = 8, side: int = 16) -> None:

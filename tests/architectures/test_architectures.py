@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
+import bnfold
 from bnfold.fold import apply, plan
 from bnfold.parity.reference import run_float64
 from bnfold.parity.run import Session
@@ -123,13 +125,21 @@ def test_it_computes_the_same_in_float32(architecture: Architecture) -> None:
     assert after < 4 * before + 2e-6
 
 
+def by_default(model: onnx.ModelProto, feeds: Arrays) -> Arrays:
+    """Run a model as most people do: with whatever onnxruntime makes of it by itself."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in model.graph.output]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
 @EACH
 def test_onnxruntime_may_optimise_what_is_left(architecture: Architecture) -> None:
-    feeds = feeds_for(unfolded(architecture, "float32"), "float32")
-    result = folded(architecture, "float32")
-    session = onnxruntime.InferenceSession(result.SerializeToString(), providers=["CPUExecutionProvider"])
-    names = [value.name for value in result.graph.output]
-    assert distance(dict(zip(names, session.run(names, feeds), strict=True)), run_float64(result, feeds)) < 1e-4
+    model, result = unfolded(architecture, "float32"), folded(architecture, "float32")
+    feeds = feeds_for(model, "float32")
+    exact = run_float64(model, feeds)
+    # It is wrong itself where it makes the zeros of a Pad those of a MaxPool, which are smaller than any number.
+    before, after = (distance(by_default(one, feeds), exact) for one in (model, result))
+    assert after < 1.01 * before + 1e-5
 
 
 @EACH
@@ -179,6 +189,30 @@ def test_dead_channels_do_no_harm(architecture: Architecture, dtype: Dtype) -> N
         return
     before, after = (distance(Session(one).run(feeds), exact) for one in (model, result))
     assert after < 4 * before + 2e-6
+
+
+PROVEN = (
+    "ResNetV2, bottleneck",
+    "DenseNet",
+    "MobileOne",
+    "FastViT",
+    "LeViT, dynamic",
+    "LeViT, computed shapes",
+    "HRNet, computed shapes",
+    "CRNN, batch norm last",
+    "IR-ResNet",
+)
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_a_fold_through_branches_and_streams_is_proven_whole(name: str, tmp_path: Path) -> None:
+    architecture = next(architecture for architecture in ARCHITECTURES if architecture.name == name)
+    onnx.save(unfolded(architecture, "float32"), tmp_path / "network.onnx")
+    report = bnfold.fold_onnx(tmp_path / "network.onnx").report
+    assert report.verdict in {"pass", "pass-more-accurate"}
+    outcomes = Counter(batch_norm.outcome for batch_norm in report.batch_norms)
+    stays = sum(architecture.stays.values())
+    assert outcomes == {"folded": architecture.batch_norms - stays, **({"kept": stays} if stays else {})}
 
 
 # Spelling changes from version to version: axes become inputs, Clip's bounds are inputs, Split needs sizes, batch norm
