@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +16,11 @@ __all__ = ["Unstorable", "round_to"]
 
 _LOSS_LIMIT = 8
 """How many units of round-off, relative to all weights of one output channel, rounding may cost that channel."""
+
+
+@cache
+def _limits(dtype: np.dtype[np.generic]) -> Any:
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ def round_to(array: Float64Array, dtype: npt.DTypeLike, channel_axis: int = 0) -
     target = np.dtype(dtype)
     if target == np.float64:
         return array if np.isfinite(array).all() else Unstorable("a folded value is not finite in float64")
-    limits = ml_dtypes.finfo(target)  # type: ignore[no-untyped-call]
+    limits = _limits(target)
     with np.errstate(over="ignore", under="ignore"):
         rounded = array.astype(target)
     magnitude = np.abs(array)

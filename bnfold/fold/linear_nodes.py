@@ -80,8 +80,8 @@ def read_linear(node: NodeView, form: Form) -> Linear | Refusal:
     if misfit:
         return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name}: {misfit}")
     return Linear(
-        weight=weight.astype(np.float64),
-        bias=_bias(node, weight, bias).astype(np.float64),
+        weight=weight.astype(np.float64, copy=False),
+        bias=_bias(node, weight, bias).astype(np.float64, copy=False),
         attributes={**_DEFAULTS.get(node.op_type, {}), **node.attributes},  # type: ignore[dict-item]
         weight_input=form.weight,
         data_shape=_data_shape(node, form),

@@ -188,6 +188,8 @@ def _sweep(
                 if stage is STAGES[0]:
                     refusals.setdefault(index, []).append(route)
                     refusals[index] = refusals[index][-2:]
+                elif stage.apart and route.reason is Reason.SIGN:
+                    refusals.setdefault(index, []).append(route)
                 continue
             subject = subjects.get(index)
             if subject is None or subject.op_type != draft.op_type(index):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["EVALUABLE", "Constant", "dequantised", "evaluate", "tensor_value", "widen"]
 
@@ -181,6 +183,11 @@ def _laid_out(part: npt.NDArray[np.float64], shape: tuple[int, ...], axis: int, 
     return part.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])
 
 
-def tensor_value(tensor: object) -> Constant:
+def tensor_value(tensor: TensorProto) -> Constant:
     """Return a TensorProto's content, widened."""
-    return widen(np.asarray(numpy_helper.to_array(tensor)))  # type: ignore[arg-type]
+    if tensor.data_type == TensorProto.FLOAT and tensor.raw_data and sys.byteorder == "little":  # most there is
+        plain = np.frombuffer(tensor.raw_data, np.float32)
+        if plain.size == math.prod(tensor.dims):
+            with np.errstate(invalid="ignore"):
+                return plain.astype(np.float64).reshape(tuple(tensor.dims))
+    return widen(np.asarray(numpy_helper.to_array(tensor)))

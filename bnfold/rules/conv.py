@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +34,7 @@ def _form(node: NodeView, side: Side) -> Form | Refusal:
         axis=1,
         channels=channels,
         output_axis=0,
-        fan_in=int(np.prod(sizes[1:], dtype=np.int64)),
+        fan_in=math.prod(sizes[1:]),
     )
 
 

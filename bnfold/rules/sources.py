@@ -39,7 +39,7 @@ def _read_batch_norm(node: NodeView) -> Affine | Refusal:
             return Refusal(Reason.DYNAMIC_PARAMETERS, f"{parameter} of {node.name} is not a constant")
         if not np.isfinite(value).all():
             return Refusal(Reason.NON_FINITE, f"{parameter} of {node.name} holds NaN or infinity")
-        parameters.append(value.astype(np.float64))
+        parameters.append(value.astype(np.float64, copy=False))
     if node.integer("spatial", 1) == 0 and any(parameter.ndim > 1 for parameter in parameters):
         return Refusal(Reason.PER_ACTIVATION, f"{node.name} has statistics of shape {parameters[2].shape}")
     sizes = {parameter.shape for parameter in parameters}
