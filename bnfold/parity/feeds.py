@@ -10,7 +10,7 @@ import numpy as np
 from bnfold.parity.inputs import Input
 from bnfold.parity.kernels import Array, computes_with, roundoff
 
-__all__ = ["Probe", "Sizes", "batch_symbols", "draw_probes", "jittered", "resized", "sizes_to_try"]
+__all__ = ["Probe", "Sizes", "batch_symbols", "draw_probes", "jittered", "resized", "sizes_to_try", "turned"]
 
 _NOMINAL = (32, 28, 64, 224, 16, 96, 128, 299, 256, 8, 48, 512)
 """Sizes that free axes are tried with, likelier ones first."""
@@ -125,6 +125,12 @@ def jittered(feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:
             size = 2 * roundoff(value.dtype) * np.where(wide == 0, peak, np.abs(wide))
             moved[name] = np.where(step == 0, wide, wide + step * size).astype(value.dtype)
     return moved
+
+
+def turned(value: Array) -> Array:
+    """Return another sample of the same kind: the same numbers, in another order, and some of them larger."""
+    turned = np.roll(value.reshape(-1), max(1, value.size // 3))[::-1].reshape(value.shape)
+    return (2 * turned).astype(value.dtype) if computes_with(value) else turned
 
 
 def _origin(inputs: Sequence[Input]) -> str:

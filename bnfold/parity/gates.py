@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +15,21 @@ from bnfold.errors import BnfoldError, ParityError, UnsupportedOpError
 from bnfold.graph.region import Region
 from bnfold.graph.shapes import infer
 from bnfold.parity.compare import match
-from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, sizes_to_try
-from bnfold.parity.inputs import Input, inputs_of
+from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, sizes_to_try, turned
+from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with, roundoff
 from bnfold.parity.laws import batch_independence, determinism
 from bnfold.parity.local import check_region
 from bnfold.parity.margins import decision_behind
-from bnfold.parity.reference import Reference, Scope, run_float64
+from bnfold.parity.reference import Reference, Scope
 from bnfold.parity.run import Session, run_node
+from bnfold.parity.stand import Runner, Stand
 from bnfold.parity.static import check_static
 from bnfold.parity.verdict import Comparison, Law, Parity, ProbeRecord, RegionCheck, Verdict, worst_of
 from bnfold.parity.whole import Ledger, Run, rounding_model
 
 __all__ = ["Progress", "verify"]
 
-Runner = Callable[[Mapping[str, npt.NDArray[np.generic]]], dict[str, npt.NDArray[np.generic]]]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
@@ -102,69 +102,6 @@ class _Elements:
         return self.of(name) in _FLOATS
 
 
-@dataclass(slots=True)
-class _Stand:
-    """Everything that is prepared once: the programs, and what is known of the inputs."""
-
-    inputs: tuple[Input, ...]
-    unfolded: Session
-    folded: Session
-    original: Runner | None
-    reference: Reference
-    rounded: ModelProto | None
-    """The model that shows what rounding its weights does, where the unfolded model's error does not show it."""
-    outputs: tuple[str, ...]
-    decisive: tuple[str, ...]
-    """Floats that an exact output is decided by, and the constants beside them."""
-    wanted: Mapping[Scope, set[str]] | None = None
-    """Inner values that the next reference run keeps, by their scope; None once it has."""
-    captured: Mapping[Scope, Sequence[Mapping[str, Array]]] = field(default_factory=dict)
-    refusal: str = ""
-    """What the original program said when it last refused a probe."""
-    lost: bool = False
-    """Whether gate A already rejects a fold: then nothing is looked at twice."""
-
-    def truth(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the reference; the first time, with the values that gate A starts from."""
-        names = [*self.outputs, *(name for name in self.decisive if name not in self.outputs)]
-        if self.wanted is None:
-            return self.reference.run(feeds, names)
-        wanted = {**self.wanted, (): {*self.wanted.get((), ()), *names}}
-        self.captured, self.wanted = self.reference.capture(feeds, wanted)[1], None
-        main = self.captured[()][0]
-        return {name: main[name] for name in names}
-
-    def baseline(
-        self, probe: str, feeds: Mapping[str, Array], look: int = 0, *, base: Mapping[str, Array] | None = None
-    ) -> Run:
-        """Run everything that a candidate is compared with; the unfolded model only where nobody has."""
-        truth, base = self.truth(feeds), self.unfolded.run(feeds) if base is None else base
-        if self.rounded is None:
-            return Run(probe, truth, base, {})
-        noisy = Reference(self.rounded, foreign=run_node, disturbance=look).run(feeds)
-        quiet = truth if self.rounded is self.reference.model else run_float64(self.rounded, feeds)
-        return Run(probe, truth, base, {}, noisy, quiet)
-
-    def folded_run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run the folded model; where the unfolded one runs, not to run is a failure."""
-        try:
-            return self.folded.run(feeds)
-        except BnfoldError as error:
-            raise ParityError(
-                f"the folded model does not run where the unfolded one does: {error}", hint="Report the model."
-            ) from error
-
-    def original_run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array] | None:
-        """Run the original program; None where it refuses a probe, because it may be pickier than its translation."""
-        assert self.original is not None
-        try:
-            return {name: np.asarray(value) for name, value in self.original(feeds).items()}
-        except Exception as error:
-            line = (str(error).strip().splitlines() or [""])[0]
-            self.refusal = f"the original program refuses every probe: {type(error).__name__}: {line}"
-            return None
-
-
 def _verify(task: _Task) -> Parity:
     unfolded, original = task.unfolded, task.original
     elements = _Elements(unfolded)
@@ -174,7 +111,7 @@ def _verify(task: _Task) -> Parity:
     }
     computed = [name for item in decisions.values() if item is not None for name in item.values]
     fixed = [name for item in decisions.values() if item is not None for name in item.fixed]
-    stand = _Stand(
+    stand = Stand(
         inputs=inputs_of(unfolded),
         unfolded=Session(unfolded, also=tuple(dict.fromkeys(computed))),
         folded=_folded_session(task.folded),
@@ -243,7 +180,7 @@ def _folded_session(folded: ModelProto) -> Session:
         raise ParityError(f"the folded model cannot be loaded: {error}", hint="Report the model.") from error
 
 
-def _accepted_sizes(stand: _Stand, seed: int) -> tuple[Sizes, Mapping[str, Array]]:
+def _accepted_sizes(stand: Stand, seed: int) -> tuple[Sizes, Mapping[str, Array]]:
     """Return the first choice of the free axes that the unfolded model runs with, and what it returned."""
     first, refusal = None, ""
     for sizes in sizes_to_try(stand.inputs):
@@ -267,7 +204,7 @@ def _record(probe: Probe, *, used: bool) -> ProbeRecord:
 
 
 def _compare(
-    stand: _Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger], candidate: Candidate
+    stand: Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger], candidate: Candidate
 ) -> Mapping[str, Array]:
     """Give one probe's outputs to the ledgers of one comparison; return the candidate's outputs."""
     value = candidate(probe.feeds)
@@ -300,7 +237,7 @@ def _compare(
     return value
 
 
-def _amplification(stand: _Stand, probe: Probe, run: Run, *, quick: bool) -> tuple[float, dict[str, float]]:
+def _amplification(stand: Stand, probe: Probe, run: Run, *, quick: bool) -> tuple[float, dict[str, float]]:
     """Return how a relative change of the inputs grows, and what a last-place change does to each output.
 
     The quick way sees it in float32, where each run's own rounding comes on top.
@@ -323,7 +260,7 @@ def _amplification(stand: _Stand, probe: Probe, run: Run, *, quick: bool) -> tup
     return max(growth.values(), default=math.nan) / math.sqrt(after / before), growth
 
 
-def _check_regions(stand: _Stand, task: _Task, elements: _Elements) -> list[RegionCheck]:
+def _check_regions(stand: Stand, task: _Task, elements: _Elements) -> list[RegionCheck]:
     checks = []
     for number, region in enumerate(task.regions):
         task.tell("checking folds", number, len(task.regions))
@@ -363,7 +300,7 @@ def _stored(value: Array, element: int) -> Array:
 
 
 def _laws(
-    stand: _Stand,
+    stand: Stand,
     probes: Sequence[Probe],
     records: Sequence[ProbeRecord],
     compared: Sequence[Comparison],
@@ -373,17 +310,11 @@ def _laws(
     used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
     first = used[0].feeds
     noise = max((item.baseline for item in compared if item.kind == "float" and item.verdict.passed), default=0.0)
-    other = jittered({name: _turned(value) for name, value in first.items()}, 998)
+    other = jittered({name: turned(value) for name, value in first.items()}, 998)
     return (
         batch_independence(stand.folded_run, stand.inputs, first, other, alone=once, noise=noise),
         determinism(stand.folded_run, first, once),
     )
-
-
-def _turned(value: Array) -> Array:
-    """Return another sample of the same kind: the same numbers, in another order, and some of them larger."""
-    turned = np.roll(value.reshape(-1), max(1, value.size // 3))[::-1].reshape(value.shape)
-    return (2 * turned).astype(value.dtype) if computes_with(value) else turned
 
 
 def _overall(

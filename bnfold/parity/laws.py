@@ -61,7 +61,7 @@ def batch_independence(
             continue
         compared += int(usable.sum())
         rms = float(np.sqrt((one[usable] ** 2).mean()))
-        violation = float(np.abs(one - two)[usable].max())
+        violation = float(np.abs(one[usable] - two[usable]).max())
         figure = violation / rms if rms else (np.inf if violation else 0.0)
         if figure > worst or not where:
             worst, where = figure, output

@@ -21,24 +21,23 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, helper
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.extract import OpenPiece, extract
 from bnfold.graph.region import Region
-from bnfold.parity.bounds import DOMAIN, bounded
 from bnfold.parity.feeds import jittered
 from bnfold.parity.kernels import Array, computes_with, roundoff
-from bnfold.parity.magnitude import Magnitude, Unbounded, longest_sum, magnitudes
+from bnfold.parity.magnitude import longest_sum
 from bnfold.parity.reference import Reference
 from bnfold.parity.run import Session, run_node
+from bnfold.parity.scales import bound_of, coarsest
 from bnfold.parity.verdict import Comparison, RegionCheck, Verdict
-from bnfold.parity.whole import Ledger, Run, rounding_model
+from bnfold.parity.whole import Ledger, Run, leaves_range, rounding_model
 
 __all__ = ["check_region", "eta_limit"]
 
 Values = Mapping[str, Array]
-_FINE = roundoff(np.dtype(np.float64))
 _TELLING = 2.0**-9
 """A bound that allows a larger error, relative to the output, is not relied on alone: one layer allows 1e-3 at most."""
 
@@ -87,7 +86,8 @@ class _Worst:
             counted = np.isfinite(expected) & (scale < limit)
             if not counted.any():
                 return
-            off = np.abs(value.astype(np.float64) - expected) > steps
+            with np.errstate(invalid="ignore"):
+                off = np.abs(value.astype(np.float64) - expected) > steps
             eta = np.where(np.isnan(eta), np.where(off | np.isnan(value), np.inf, 0.0), eta)
             eta = np.where(counted, eta, 0.0)
             self.compared += int(counted.sum())
@@ -212,7 +212,7 @@ def _compare(
     original = truth.model
     shapes = {name: value.shape for name, value in captured[0].items()}
     found.limit = max(found.limit, eta_limit(longest_sum(piece, shapes)))
-    session, bound, coarse = Session(piece), _bound(original, piece), _coarsest(piece)
+    session, bound, coarse = Session(piece), bound_of(original, piece), coarsest(piece)
     whole = _Whole(original, piece, truth, session) if bound is None else None
     for number, (name, feeds) in enumerate(_probes(captured, seed, level)):
         found.probes += 1
@@ -279,82 +279,18 @@ class _Whole:
 
     def _run(self, probe: str, feeds: Values, look: int, expected: Values, computed: Values) -> Run:
         run = Run(probe, expected, self._unfolded.run(_of(self._original, feeds)), computed)
-        if self._rounded is None:
+        rounded = self._rounded
+        if rounded is None and leaves_range(run.unfolded, expected):
+            rounded = self._original
+        if rounded is None:
             return run
-        given = _of(self._rounded, feeds)
-        noisy = Reference(self._rounded, foreign=run_node, disturbance=look).run(given)
-        return replace(run, noisy=noisy, quiet=Reference(self._rounded, foreign=run_node).run(given))
+        given = _of(rounded, feeds)
+        noisy = Reference(rounded, foreign=run_node, disturbance=look).run(given)
+        return replace(run, noisy=noisy, quiet=Reference(rounded, foreign=run_node).run(given))
 
     def results(self) -> tuple[Comparison, ...]:
         """Return what was found, one entry an output."""
         return tuple(ledger.result() for ledger in self._ledgers.values())
-
-
-Scales = Callable[[Values], Mapping[str, Array]]
-
-
-def _bound(original: ModelProto, piece: ModelProto) -> Scales | None:
-    """Return what computes the magnitudes of a piece's outputs; None where they have no bound."""
-    magnitude = magnitudes(piece)
-    if isinstance(magnitude, Unbounded):
-        return None
-    after = _bounds(magnitude)
-    if _coarsest(piece) != _FINE:
-        return after
-    also = magnitudes(original)
-    if isinstance(also, Unbounded):
-        return None
-    before = _bounds(also)
-
-    def run(feeds: Values) -> Mapping[str, Array]:
-        ours, theirs = after(feeds), before(feeds)
-        return {name: scale + theirs[name] if name in theirs else scale for name, scale in ours.items()}
-
-    return run
-
-
-def _bounds(magnitude: Magnitude) -> Scales:
-    """Return what computes the magnitudes: a bound needs no sixteen digits, so float32 does where nothing is tiny."""
-    reference, quick = Reference(magnitude.model, foreign=_foreign), _quick(magnitude)
-
-    def run(feeds: Values) -> Mapping[str, Array]:
-        given = _of(magnitude.model, feeds)
-        scales: Mapping[str, Array] = {}
-        if quick is not None:
-            try:
-                scales = quick.run(given)
-            except BnfoldError:
-                scales = {}
-        # A smallest one that is NaN is no more than that either.
-        if not scales or not all(
-            scale.size == 0 or (scale.min() > _TINY and np.isfinite(scale.max())) for scale in scales.values()
-        ):
-            scales = reference.run({**magnitude.weights, **given})
-        return {output: scales[name] for output, name in magnitude.outputs.items()}
-
-    return run
-
-
-_TINY = 1e-30
-
-
-def _foreign(node: NodeProto, inputs: Sequence[Any]) -> Sequence[Array]:
-    return bounded(node, inputs) if node.domain == DOMAIN else run_node(node, inputs)
-
-
-def _quick(magnitude: Magnitude) -> Session | None:
-    """Return the magnitudes in float32; None where the piece is of another type, or onnxruntime cannot run them."""
-    graph = magnitude.model.graph
-    elements = {tensor.data_type for tensor in graph.initializer}
-    elements |= {value.type.tensor_type.elem_type for value in graph.input}
-    wide = elements & {TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
-    if wide or any(node.domain == DOMAIN for node in graph.node):
-        return None
-    try:
-        session = Session(magnitude.model, weights=magnitude.weights)
-    except BnfoldError:
-        return None
-    return session if session.native else None
 
 
 def _smallest(dtype: np.dtype[Any]) -> float:
@@ -364,26 +300,6 @@ def _smallest(dtype: np.dtype[Any]) -> float:
 def _of(model: ModelProto, feeds: Values) -> dict[str, Array]:
     wanted = {value.name for value in model.graph.input}
     return {name: value for name, value in feeds.items() if name in wanted}
-
-
-def _elements(piece: ModelProto) -> set[int]:
-    """Return the types that a piece reads, stores or casts to."""
-    elements = {tensor.data_type for tensor in piece.graph.initializer}
-    elements |= {value.type.tensor_type.elem_type for value in piece.graph.input}
-    for node in piece.graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                elements.add(attribute.t.data_type)
-            elif attribute.name == "to":
-                elements.add(attribute.i)
-    return elements
-
-
-def _coarsest(piece: ModelProto) -> float:
-    """Return the round-off of the narrowest float that a piece stores or casts to."""
-    floats = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
-    narrow = _elements(piece) & floats
-    return max((roundoff(helper.tensor_dtype_to_np_dtype(element)) for element in narrow), default=0.0)
 
 
 def _probes(captured: Sequence[Values], seed: int, level: str) -> Iterator[tuple[str, Values]]:

@@ -22,12 +22,14 @@ from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.margins import Decision, unexplained
 from bnfold.parity.verdict import Comparison, Verdict
 
-__all__ = ["EXTREME", "Ledger", "Run", "rounding_model"]
+__all__ = ["EXTREME", "Ledger", "Run", "leaves_range", "rounding_model"]
 
 _LOOKS = 8
 """How often the rounding errors of a failing probe are drawn again."""
 _HOPELESS = 2.0**-4
 """Where the unfolded model itself is this far from float64, agreeing with it proves nothing."""
+_AS_MANY = 4
+"""Where the unfolded model overflows, a candidate may do so in this many times as many places."""
 EXTREME = 2.0**-5
 """Where a last-place change of the input changes an output by more than this, nothing can be told from it."""
 
@@ -68,6 +70,24 @@ class _Figures:
     """The baseline's relative L2 error alone, which no single element decides."""
     compared: int
     misplaced: int
+
+
+def _out_of_range(run: Run, output: str) -> str:
+    """Return what to say of a probe on which the unfolded model returns nothing finite; nothing if float64 does so."""
+    if not np.isfinite(run.reference[output]).any():
+        return ""
+    return f"the unfolded model leaves the range of {run.unfolded[output].dtype.name}, so nothing can be compared"
+
+
+def leaves_range(computed: Mapping[str, object], truth: Mapping[str, object]) -> bool:
+    """Whether a program returns infinity or NaN where float64 has a number."""
+    for name, value in computed.items():
+        reference = truth.get(name)
+        if not isinstance(value, np.ndarray) or not isinstance(reference, np.ndarray) or not roundoff(value.dtype):
+            continue
+        if value.shape == reference.shape and not np.isfinite(value).all() and match(value, reference).misplaced:
+            return True
+    return False
 
 
 def rounding_model(unfolded: ModelProto, folded: ModelProto) -> ModelProto | None:
@@ -142,9 +162,18 @@ class Ledger:
         if base.shape != reference.shape:
             return _Figures(math.inf, math.inf, math.inf, math.inf, 0, 0)
         own = match(base, reference)
-        # Where the unfolded model itself leaves its type's range, the candidate is not to blame for anything.
-        excused = np.isfinite(base) != np.isfinite(reference.astype(base.dtype)) if own.misplaced else None
-        theirs = match(value, reference, excused=excused)
+        if not own.misplaced:
+            theirs = match(value, reference)
+        else:
+            # Where the unfolded model itself leaves its type's range, the candidate is not to blame for doing so too;
+            # which of the values around it do is a matter of rounding.
+            with np.errstate(over="ignore"):
+                out = np.isfinite(base) != np.isfinite(reference.astype(base.dtype))
+                lost = np.isfinite(value) != np.isfinite(reference.astype(value.dtype))
+            as_many = int(lost.sum()) <= _AS_MANY * own.misplaced
+            theirs = match(value, reference, excused=out | lost if as_many else out)
+            if not theirs.compared and not lost.all():
+                theirs = match(value, reference, excused=lost)  # nothing but what the candidate alone can hold
         baseline, whole = own.errors.worst, own.errors.whole
         if self.output in run.noisy:
             noise = match(run.noisy[self.output], run.quiet[self.output]).errors
@@ -162,6 +191,8 @@ class Ledger:
         amplified = run.amplification.get(self.output, 0.0)
         if not figures.compared or figures.noise > _HOPELESS or amplified > EXTREME:
             self.aside += 1
+            if not figures.compared and not np.isfinite(run.unfolded[self.output]).any():
+                self.doubt = self.doubt or _out_of_range(run, self.output)
             if figures.noise > _HOPELESS:
                 self.doubt = f"rounding alone changes it by {figures.noise:.2g}"
             elif amplified > EXTREME:

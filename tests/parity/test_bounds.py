@@ -11,7 +11,8 @@ from onnx import ModelProto, numpy_helper, parser
 
 from bnfold.graph.region import Region
 from bnfold.parity import Verdict, run_float64
-from bnfold.parity.bounds import DOMAIN, RULES, bounded
+from bnfold.parity.bounded import DOMAIN, bounded
+from bnfold.parity.bounds import RULES
 from bnfold.parity.local import check_region
 from bnfold.parity.magnitude import Magnitude, magnitudes
 from bnfold.parity.reference import Reference

@@ -384,3 +384,56 @@ def test_a_float16_layer_does_not_hide_a_mistake(bug: str) -> None:
     parity = _verify(build(["Conv"] * 3, seed=3, bug=bug, at=1, dtype=np.float16))
     assert [check.sources for check in parity.failed_regions] == [("bn1",)]
     assert parity.failed_regions[0].eta > 10 * parity.failed_regions[0].limit
+
+
+BEYOND = "g (float[N, 40] x) => (float[N, 40] y) <float[1] up, float[1] down> {{ {steps} }}"
+THERE = "h = Mul(x, up)  i = Mul(h, up)  j = Mul(i, down)  y = Mul(j, down)"
+EXTREMES = {"up": np.array([3e37], np.float32), "down": np.array([3e-37], np.float32)}
+
+
+@pytest.mark.parametrize("level", ["full", "fast"])
+@pytest.mark.parametrize("wrong", [0.0, 1e-4])
+def test_a_fold_may_hold_what_the_original_cannot(level: str, wrong: float) -> None:
+    before = _of(BEYOND.format(steps=THERE), **EXTREMES)
+    product = np.float32((float(EXTREMES["up"][0]) * float(EXTREMES["down"][0])) ** 2 * (1 + wrong))
+    after = _of(BEYOND.format(steps="y = Mul(x, up)").replace(", float[1] down", ""), up=np.array([product]))
+    parity = verify(unfolded=before, folded=after, regions=[Region(("bn",), ("x",), ("y",), 1)], level=level, seed=0)
+    assert parity.verdict is (Verdict.FAIL if wrong else Verdict.PASS), parity.summary
+    assert parity.folding[0].compared > 0
+
+
+def test_where_both_leave_the_range_on_every_probe_nothing_is_proven() -> None:
+    model = _of(BEYOND.format(steps=THERE), **EXTREMES)
+    parity = verify(unfolded=model, folded=model, seed=0, level="fast")
+    assert parity.verdict is Verdict.INCONCLUSIVE
+    assert parity.folding[0].detail == "the unfolded model leaves the range of float32, so nothing can be compared"
+
+
+def test_a_fold_that_overflows_where_the_original_does_not_fails() -> None:
+    before = _of(BEYOND.format(steps="y = Mul(x, up)").replace(", float[1] down", ""), up=np.array([1e-3], np.float32))
+    after = _of(BEYOND.format(steps="h = Mul(x, up)  y = Mul(h, down)"), up=np.array([3e38], np.float32),
+                down=np.array([1e-3 / 3e38], np.float32))  # fmt: skip
+    parity = verify(unfolded=before, folded=after, seed=0)
+    assert parity.verdict is Verdict.FAIL
+    assert "places where float64 has none" in parity.folding[0].detail
+
+
+@pytest.mark.parametrize("wrong", [1.0, 1.01])
+def test_which_of_the_values_at_the_edge_overflow_is_a_matter_of_rounding(wrong: float) -> None:
+    generator = np.random.default_rng(0)
+    w, v = generator.normal(size=(4, 3, 3, 3)), generator.normal(size=(4, 4, 3, 3)) / 6
+    text = "g (float[N, 3, H, W] x) => (float[N, 4, P, Q] y) {{ {steps} }}"
+    gamma, one = np.full(4, 3e37, np.float32), np.ones(4, np.float32)
+    parameters = {"gamma": gamma, "beta": 0 * one, "mean": 0 * one, "var": one}
+    down, rest = np.array(1e-30, np.float32), "r = Relu(d)  e = Conv(r, v)  y = Mul(e, down)"
+    before = _of(
+        text.format(steps=f"c = Conv(x, w)  d = BatchNormalization(c, gamma, beta, mean, var)  {rest}"),
+        w=w.astype(np.float32), v=v.astype(np.float32), down=down, **parameters,
+    )  # fmt: skip
+    scale = gamma[0].astype(np.float64) / np.sqrt(1 + float(np.float32(1e-5)))
+    after = _of(
+        text.format(steps=f"d = Conv(x, w)  {rest}"),
+        w=(w.astype(np.float32) * scale * wrong).astype(np.float32), v=v.astype(np.float32), down=down,
+    )  # fmt: skip
+    parity = verify(unfolded=before, folded=after, regions=[Region(("bn",), ("x",), ("d",), 27)], seed=0)
+    assert parity.verdict.passed is (wrong == 1.0), parity.summary
