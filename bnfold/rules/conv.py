@@ -235,7 +235,7 @@ INPUT_SIDE = Absorber(
             """(double[1,4,5,5] x) => (double y, double z)
                <double[6,4,3,3] W, double[4] gamma, double[4] beta, double[4] mean, double[4] var> {
                h = BatchNormalization(x, gamma, beta, mean, var)
-               z = Relu(h)
+               z = Sigmoid(h)
                y = Conv(h, W) }""",
             refused=Reason.NO_RULE,
         ),
