@@ -192,7 +192,7 @@ def resizing(b: Net, x: Value) -> list[Value]:
 
 def layout(b: Net, x: Value) -> list[Value]:
     rank = len(x.shape)
-    kind = b.pick("Split", "Slice", "Gather", "Tile", "Transpose", "Blocks", "Shuffle", "Flatten", "Unsqueeze")
+    kind = b.pick("Split", "Slice", "Gather", "Tile", "Transpose", "Blocks", "Shuffle", "Flatten", "Unsqueeze", "Back")
     axis = b.draw(st.integers(0, rank - 1)) if b.chance(40) else 1
     size = x.shape[axis]
 
@@ -238,6 +238,11 @@ def layout(b: Net, x: Value) -> list[Value]:
         wide = b.add("Reshape", [x.name, b.ints(n, 2, c // 2, h, w)], x.shape)
         turned = b.add("Transpose", [wide.name], x.shape, perm=[0, 2, 1, 3, 4])
         return [b.add("Reshape", [turned.name, b.ints(n, c, h, w)], x.shape)]
+    if kind == "Back" and rank > 2:  # to another shape and back to the one that it asks for
+        asked = b.node("Shape", [x.name])
+        flat = b.add("Reshape", [x.name, b.ints(0, x.shape[1], -1)], (*x.shape[:2], int(np.prod(x.shape[2:]))))
+        made = batch_norm(b, flat) if b.chance(70) else function(b, flat)
+        return [b.add("Reshape", [made[-1].name, asked], x.shape)]
     if kind == "Flatten" and rank > 2:
         return [b.add("Flatten", [x.name], (x.shape[0], int(np.prod(x.shape[1:]))))]
     if kind == "Unsqueeze" and rank == 2:
@@ -319,8 +324,45 @@ def block(b: Net, x: Value) -> list[Value]:
     return [total]
 
 
+def stream(b: Net, x: Value) -> list[Value]:
+    """Add residual blocks that normalise first, so that every batch norm reads what the next skip reads too."""
+    rank = len(x.shape) - 2
+    if rank == 0:
+        return layer(b, x)
+    values = [_conv_to(b, x, b.pick(2, x.shape[1]), bias=b.chance(50))]
+    for _block in range(b.pick(1, 2, 3)):
+        x = values[-1]
+        (inner,) = batch_norm(b, x)
+        for _activation in range(b.pick(0, 1, 1)):
+            inner = b.add(b.pick("Relu", "Relu", "LeakyRelu", "Identity", "Sigmoid"), [inner.name], x.shape)
+        if b.chance(40):
+            (inner,) = batch_norm(b, _conv_to(b, inner, b.pick(2, 4), bias=False))
+            inner = b.add("Relu", [inner.name], inner.shape)
+        inner = _conv_to(b, inner, x.shape[1], bias=b.chance(50))
+        if b.chance(15):
+            (inner,) = batch_norm(b, inner)
+        skip = b.add(b.pick("Identity", "Dropout"), [x.name], x.shape) if b.chance(15) else x
+        terms = b.draw(st.permutations([skip.name, inner.name]))
+        values.append(b.add(b.pick("Add", "Add", "Add", "Sub", "Sum"), terms, x.shape))
+    return values if b.chance(20) else values[-1:]
+
+
+def way(b: Net, x: Value) -> list[Value]:
+    """Add a layer and a batch norm with something between them that the map may travel through, either way round."""
+    first, last = (layer, batch_norm) if b.chance(50) else (batch_norm, layer)
+    made = first(b, x)
+    for _carrier in range(b.pick(1, 1, 2, 3)):
+        made = b.draw(st.sampled_from(CARRIERS))(b, made[-1])
+    if len(made[-1].shape) < 2 or len(made[-1].shape) > 4 or np.prod(made[-1].shape) > 600:
+        return made
+    return [*made[:-1], *last(b, made[-1])]
+
+
+CARRIERS: tuple[Step, ...] = (function, function, pooling, resizing, layout, layout, join)
+
 STEPS: tuple[Step, ...] = (
-    *[batch_norm] * 5,
+    *[way] * 8,
+    *[batch_norm] * 4,
     scale_and_shift,
     *[layer] * 5,
     *[function] * 2,
@@ -329,7 +371,8 @@ STEPS: tuple[Step, ...] = (
     *[layout] * 2,
     norm,
     *[join] * 4,
-    block,
+    *[block] * 2,
+    *[stream] * 2,
 )
 
 

@@ -32,8 +32,10 @@ def assert_region_computes_the_same(
 ) -> None:
     rng = np.random.default_rng(2)
     real = run_float64(model, feeds, list(region.inputs))
-    inside = {name: value + rng.normal(size=value.shape) for name, value in real.items()}
-    elements = dict.fromkeys(region.inputs, onnx.TensorProto.DOUBLE)
+    inside = {
+        name: value + rng.normal(size=value.shape) if value.dtype.kind == "f" else value for name, value in real.items()
+    }
+    elements = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in inside.items()}
     pieces = [
         extract(each, inputs=region.inputs, outputs=region.outputs, elements=elements) for each in (model, folded)
     ]
@@ -75,9 +77,10 @@ def assert_folds_right(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> No
             assert {*region.inputs, *region.outputs} <= known
         assert region.outputs
         assert_region_computes_the_same(region, model, folded.model, feeds)
-    assert sorted(name for region in folded.regions for name in region.sources) == sorted(
+    # A shift that was left as an Add and went on later is a fold of its own, under the same name.
+    assert {name for region in folded.regions for name in region.sources} == {
         fold.subject.name for fold in fold_plan.folds if fold.index < len(model.graph.node)
-    )
+    }
 
 
 @settings(max_examples=max(300, settings().max_examples), suppress_health_check=list(HealthCheck))

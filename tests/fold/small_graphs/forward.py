@@ -28,7 +28,7 @@ CASES: Cases = {
         "Conv",
     ),
     "Conv, pads that no window reaches": Case(
-        "x[1,3,6,6] | W[4,3,2,2] | n = BN3(x) y = Conv<pads=[0,0,1,1], strides=[2,2]>(n, W)", "Conv"
+        "x[1,3,6,6] | W[4,3,2,2] | n = BN3(x) y = Conv<pads=[0,0,1,1], strides=[2,2]>(n, W)", "Conv | Conv Add"
     ),
     "Conv, padded": Case("x[1,3,6,6] | W[4,3,3,3] | n = BN3(x) y = Conv<pads=[1,1,1,1]>(n, W)", "Conv Add"),
     "Conv, padded on one side, strided": Case(

@@ -183,12 +183,22 @@ class Dropout(OpRun):
 
 
 class Pad(OpRun):
+    """With pads below zero too, which crop."""
+
     def _run(self, x, pads=None, value=None, axes=None, **attributes):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN003, ANN202
-        assert axes is None
         pads = attributes.get("pads", pads) if pads is None else pads
         mode: Any = attributes.get("mode") or "constant"
         number = 0.0 if value is None else float(np.asarray(value).reshape(()))
-        widths = [(int(pads[axis]), int(pads[axis + x.ndim])) for axis in range(x.ndim)]
+        chosen = range(x.ndim) if axes is None else [int(axis) % x.ndim for axis in axes]
+        widths = [(0, 0)] * x.ndim
+        for place, axis in enumerate(chosen):
+            widths[axis] = (int(pads[place]), int(pads[place + len(chosen)]))
+        x = x[
+            tuple(
+                slice(max(0, -begin), size - max(0, -end)) for (begin, end), size in zip(widths, x.shape, strict=True)
+            )
+        ]
+        widths = [(max(0, begin), max(0, end)) for begin, end in widths]
         if mode == "constant":
             return (np.pad(x, widths, constant_values=number),)
         return (np.pad(x, widths, mode=mode),)

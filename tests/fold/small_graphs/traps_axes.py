@@ -105,7 +105,7 @@ CASES: Cases = {
     "a mean over the channels": Case(
         "x[1,3,6,6] | W[4,3,3,3] a={1} | n = BN3(x) m = ReduceMean(n, a) y = Concat<axis=1>(m, m)",
         f"{BN} ReduceMean Concat",
-        ("no-rule",),
+        ("model-output",),
     ),
     "a sum over the channels, behind a convolution": Case(
         "x[1,3,6,6] | W[4,3,3,3] a={1} | h = Conv(x, W) m = ReduceSum(h, a) y = BN1(m)", "Conv ReduceSum"

@@ -37,10 +37,11 @@ CASES: Cases = {
         "Split Conv Conv",
     ),
     "Pad by attributes, with zeros, one batch norm for all": _old(
-        f"{_CONV} | h = Conv(x, W, b) p = Pad<pads=[0,0,1,1,0,0,1,1]>(h) y = UBN4(p)", "Conv Pad"
+        f"{_CONV} | h = Conv(x, W, b) p = Pad<pads=[0,0,1,1,0,0,1,1]>(h) y = UBN4(p)", "Conv Pad | Conv Pad Add"
     ),
     "Pad by attributes, with a number, a scale": _old(
-        f"{_CONV} k[]=2.0 | h = Conv(x, W, b) p = Pad<pads=[0,0,1,1,0,0,1,1], value=0.5>(h) y = Mul(p, k)", "Conv Pad"
+        f"{_CONV} k[]=2.0 | h = Conv(x, W, b) p = Pad<pads=[0,0,1,1,0,0,1,1], value=0.5>(h) y = Mul(p, k)",
+        "Conv Pad | Conv Pad Mul",
     ),
     "Pad by attributes, reflected, forward": _old(
         'x[1,3,6,6] | W[4,3,3,3] | n = BN3(x) p = Pad<mode="reflect", pads=[0,0,1,1,0,0,1,1]>(n) y = Conv(p, W)',
@@ -60,7 +61,9 @@ CASES: Cases = {
         opset=7,
     ),
     "Clip by attributes, forward, one map for all": _old(
-        "x[1,3,6,6] | W[4,3,3,3] | n = UBN3(x) c = Clip<min=-1.0, max=1.0>(n) y = Conv(c, W)", "Clip Conv"
+        "x[1,3,6,6] | W[4,3,3,3] | n = UBN3(x) c = Clip<min=-1.0, max=1.0>(n) y = Conv(c, W)",
+        f"{BN} Clip Conv",
+        ("no-rule",),
     ),
     "Clip by attributes, without an upper bound, a batch norm": _old(
         f"{_CONV} | h = Conv(x, W, b) c = Clip<min=0.0>(h) y = PBN4(c)", "Conv Max | Conv Clip Add"
@@ -83,7 +86,8 @@ CASES: Cases = {
     "opset 6, in front of a padded convolution": _old(
         "x[1,3,6,6] -> y[1,4,6,6] | W[4,3,3,3] g[3] o[3] m[3] var[3] | "
         "n = BatchNormalization<is_test=1>(x, g, o, m, var) y = Conv<pads=[1,1,1,1]>(n, W)",
-        "Conv Add",
+        f"{BN} Conv",
+        ("padded-shift",),
         opset=6,
     ),
     "opset 6, behind a MatMul": _old(
@@ -91,13 +95,15 @@ CASES: Cases = {
     ),
     "opset 6, behind a MatMul of a constant on the left": _old(
         f"x[2,5,3] -> y[2,4,3] | A[4,5] g[4] o[4] m[4] var[4] | h = MatMul(A, x) y = {_BN6}",
-        f"MatMul Add | MatMul {BN}",
+        f"MatMul {BN}",
+        ("no-gain",),
         opset=6,
     ),
     "opset 6, behind a padding": _old(
         f"x[1,3,6,6] -> y[1,4,6,6] | W[4,3,3,3] g[4] o[4] m[4] var[4] | k = Conv(x, W) "
         f"h = Pad<pads=[0,0,1,1,0,0,1,1]>(k) y = {_BN6}",
-        "Conv Pad Add",
+        f"Conv Pad {BN}",
+        ("padded-shift",),
         opset=6,
     ),
     "opset 6, a sum along an axis, of two convolutions": _old(
