@@ -31,7 +31,7 @@ NAMES = {
     "GroupNormalization": ("num_groups", "epsilon"),
     "LSTM": ("direction", "layout", "hidden_size"),
 }
-DTYPES = (np.dtype(np.float16), np.dtype(np.int8), np.dtype(np.bool_))
+DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float16), np.dtype(np.int8), np.dtype(np.bool_))
 VALUES: tuple[Any, ...] = (
     -7,
     0,
@@ -61,9 +61,8 @@ def spoil_constant(draw: st.DrawFn, graph: onnx.GraphProto) -> None:
     if graph.initializer:
         tensor = draw(st.sampled_from(list(graph.initializer)))
         array = np.ones(draw(st.lists(st.integers(0, 3), max_size=4)))
-        dtype = draw(
-            st.sampled_from([helper.tensor_dtype_to_np_dtype(tensor.data_type), np.float16, np.int8, np.bool_])
-        )
+        own = np.dtype(str(helper.tensor_dtype_to_np_dtype(tensor.data_type)))
+        dtype = draw(st.sampled_from([own, *DTYPES]))
         tensor.CopyFrom(numpy_helper.from_array(array.astype(dtype), tensor.name))
 
 
