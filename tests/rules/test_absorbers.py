@@ -195,6 +195,32 @@ def test_a_label_of_size_one_is_summed_as_often_as_the_data_has_it() -> None:
     assert refused(unknown, Side.INPUT, Field(np.ones((1, 1)), np.ones((1, 1)))) is Reason.UNKNOWN_SHAPE
 
 
+@settings(max_examples=150)
+@given(SEEDS, SIDES, st.integers(0, 1), st.integers(0, 1), st.integers(0, 1))
+def test_a_gemm_in_all_its_forms_takes_in_what_stands_on_either_side(
+    seed: int, side: Side, weight_at: int, trans_a: int, trans_b: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    m, k, n = (int(size) for size in rng.integers(1, 5, 3))
+    shapes = [(k, m) if trans_a else (m, k), (n, k) if trans_b else (k, n)]
+    data, weight = shapes[1 - weight_at], shapes[weight_at]
+    constants = {"W": rng.normal(size=weight)}
+    inputs = ["x", "W"] if weight_at else ["W", "x"]
+    bias = [None, (), (1,), (n,), (1, n), (m, 1), (m, n)][int(rng.integers(0, 7))]
+    if bias is not None:
+        constants["C"] = np.asarray(rng.normal(size=bias))
+        inputs.append("C")
+    factors: dict[str, Any] = {"alpha": float(rng.choice([1.0, 0.5, 0.0])), "beta": float(rng.choice([1.0, 2.5, 0.0]))}
+    model = layer("Gemm", inputs, [("x", data, DOUBLE)], constants, transA=trans_a, transB=trans_b, **factors)
+    transposed = (trans_b, trans_a)[weight_at]
+    summed = int(weight_at != transposed)
+    axis, value = (summed, data) if side is Side.INPUT else (weight_at, (m, n))
+    fields = [field_over(rng, value, [axis]) for _ in range(int(rng.integers(1, 3)))]
+    assert_taken_in(model, side, {"x": rng.normal(size=data)}, *fields)
+    if value[1 - axis] > 1:
+        assert refused(model, side, field_over(rng, value, [1 - axis])) is Reason.WRONG_AXIS
+
+
 # Tables.
 
 
@@ -367,7 +393,33 @@ def test_a_recurrent_cell_takes_in_what_stands_in_front_of_it(
         assert refused(model, Side.INPUT, field_over(np.random.default_rng(0), shape, [0])) is Reason.WRONG_AXIS
 
 
-# Convolutions with a shift in front of them.
+# Convolutions.
+
+
+@settings(max_examples=100)
+@given(SEEDS, SIDES, st.integers(1, 3), st.sampled_from(["Conv", "ConvTranspose"]), st.integers(0, 1))
+def test_a_convolution_of_any_groups_takes_in_a_scale_on_either_side_and_a_shift_behind_it(
+    seed: int, side: Side, rank: int, op_type: str, biased: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    group, each_in, each_out = (int(size) for size in rng.integers(1, 4, 3))
+    kernel, strides = (rng.integers(1, 3, rank).tolist() for _ in range(2))
+    shape = (2, group * each_in, *(int(size) for size in rng.integers(3, 5, rank)))
+    weight = (group * each_out, each_in) if op_type == "Conv" else (group * each_in, each_out)
+    constants = {"W": rng.normal(size=(*weight, *kernel))}
+    if biased:
+        constants["b"] = rng.normal(size=group * each_out)
+    pads = rng.integers(0, 2, 2 * rank).tolist()
+    model = layer(
+        op_type, ["x", *constants], [("x", shape, DOUBLE)], constants, group=group, strides=strides, pads=pads
+    )
+    feeds = {"x": rng.normal(size=shape)}
+    value = shape if side is Side.INPUT else run(model, feeds).shape
+    assume(min(value) > 0)
+    field = field_over(rng, value, [1])
+    assert_taken_in(model, side, feeds, field.scale_only() if side is Side.INPUT else field)
+    if value[2] > 1:
+        assert refused(model, side, field_over(rng, value, [2])) is Reason.WRONG_AXIS
 
 
 @settings(max_examples=150)
