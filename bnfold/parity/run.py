@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,11 +76,16 @@ class Session:
             light, lifted = _lifted(model)
             self._native, reason = _open(light, self.outputs)
             self._weights.update(lifted if self._native is not None else {})
+        self._model = model
         if self._native is None:
-            self._stand_in = Reference(model, stored=True)
-            self.engine = f"float64 kernels, rounded after every node ({reason})"
+            self._replace(reason)
         else:
             self.engine = f"onnxruntime {_onnxruntime().__version__}, no graph optimization"
+
+    def _replace(self, reason: str) -> None:
+        """Let the reference's kernels stand in."""
+        self._stand_in = Reference(self._model, stored=True)
+        self.engine = f"float64 kernels, rounded after every node ({reason})"
 
     @property
     def native(self) -> bool:
@@ -99,6 +105,10 @@ class Session:
         try:
             values = self._native.run(self.outputs, {**self._weights, **feeds})
         except Exception as error:  # onnxruntime's errors have no common class of their own
+            if _ABSENT.search(str(error)):  # some kernels tell only when they run for which types they are none
+                self._native = None
+                self._replace(_first_line(error))
+                return self.run(feeds)
             raise UnsupportedOpError(
                 f"onnxruntime cannot run the model on {_shapes(feeds)}: {_first_line(error)}",
                 hint="Give inputs that the model accepts.",
@@ -163,6 +173,8 @@ def run_node(node: NodeProto, inputs: Sequence[Any]) -> Sequence[Array]:
     got = session.run({name: value for name, value in zip(node.input, narrow, strict=True) if name})
     return [got[name] if name else np.zeros(0) for name in node.output]
 
+
+_ABSENT = re.compile(r"does not support (double|float16|bfloat16|.*tensor\()|not (yet )?implemented", re.IGNORECASE)
 
 _LIFTED = 1 << 14
 """Weights of more elements than this are fed, not stored in the model that onnxruntime reads: they are not copied."""

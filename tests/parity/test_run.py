@@ -7,8 +7,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
+
+from bnfold.parity.reference import run_float64
+from bnfold.parity.run import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,3 +55,18 @@ def test_the_package_has_the_names_that_it_lists_and_no_others() -> None:
     )
     with pytest.raises(AttributeError, match=r"module 'bnfold\.parity' has no attribute 'prove'"):
         parity.prove  # noqa: B018
+
+
+def test_a_kernel_that_is_none_for_a_type_only_when_it_runs_is_stood_in_for() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (double[3, 2, 4] x, double[1, 12, 4] w, double[1, 12, 3] r) '
+        "=> (double[3, 1, 2, 3] y) { y = LSTM<hidden_size = 3>(x, w, r) }"
+    )
+    generator = np.random.default_rng(0)
+    shapes = {"x": (3, 2, 4), "w": (1, 12, 4), "r": (1, 12, 3)}
+    feeds = {name: generator.normal(size=shape) for name, shape in shapes.items()}
+    session = Session(model)
+    got = session.run(feeds)["y"]
+    assert not session.native
+    assert session.engine.startswith("float64 kernels, rounded after every node (")
+    np.testing.assert_array_equal(got, run_float64(model, feeds)["y"])
