@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bnfold.cli.rules import KINDS, Row, rows
 from bnfold.rules import RULES, Absorber, Carrier, Example, Reason, Source
 
 __all__ = ["rule_pages"]
@@ -15,7 +16,8 @@ _RULES = """\
 A batch norm in inference mode is an affine map per channel, `y = s·x + o`, and so is a Mul, Add, Sub, Div or Neg with a
 constant. A *source* is such a node. An *absorber* is a layer that takes the map into its weights, on the side of its
 output (the map stands behind it) or of its input (the map stands in front). A *carrier* is a node that the map may pass
-on its way there, in both directions.
+on its way there, in both directions; its scale and its shift travel by themselves. A *form* is what becomes of a batch
+norm that no weights can take in as a whole.
 
 The examples are ONNX text, and they are tests: each runs in float64, folded and unfolded, and must agree to 1e-12.
 Those marked *kept* must stay, for the reason named. Weights without values are drawn at random."""
@@ -27,9 +29,10 @@ is reported. `bnfold explain padded-shift` prints one."""
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """One rule on the page: its name, its kind, and what it declares."""
+    """One rule on the page: its heading, where links to it lead, and what it declares."""
 
-    name: str
+    heading: str
+    anchor: str
     kind: str
     op_type: str
     algebra: str
@@ -49,19 +52,36 @@ def _sections() -> Iterable[_Section]:
         *(("absorber", absorber) for absorber in RULES.absorbers.values()),
     ]
     for kind, rule in rules:
-        name = rule.id if isinstance(rule, Absorber) else rule.op_type.lower()
-        yield _Section(name, kind, rule.op_type, rule.algebra, rule.examples)
+        # An operation can be a source and a carrier: Mul is both.
+        absorbs = isinstance(rule, Absorber)
+        heading = rule.id if isinstance(rule, Absorber) else f"{rule.op_type} ({kind})"
+        anchor = heading if absorbs else f"{rule.op_type.lower()}-{kind}"
+        yield _Section(heading, anchor, kind, rule.op_type, rule.algebra, rule.examples)
 
 
-def _rules_page(sections: Iterable[_Section]) -> str:
+def _rules_page(sections: Sequence[_Section]) -> str:
     parts = ["# What folds", _GENERATED, _RULES]
-    for kind in ("source", "carrier", "absorber"):
-        parts.append(f"## {kind.capitalize()}s")
-        for section in sections:
-            if section.kind == kind:
-                says = f"{section.op_type}: {section.algebra}."
-                parts += [f"### {section.name}", says, *map(_example, section.examples)]
+    listed = rows()
+    for kind, says in KINDS.items():
+        of_kind = [section for section in sections if section.kind == kind]
+        anchors = {section.anchor for section in of_kind}
+        parts += [f"## {kind.capitalize()}s", f"{says.partition(': ')[2]}.".capitalize()]
+        parts.append(_table([_line(row, anchors) for row in listed if row.kind == kind]))
+        for section in of_kind:
+            parts += [f"### {section.heading}", f"{section.op_type}: {section.algebra}."]
+            parts += map(_example, section.examples)
     return "\n\n".join(parts) + "\n"
+
+
+def _line(row: Row, anchors: Collection[str]) -> tuple[str, str]:
+    name = row.op_type if row.kind in {"source", "carrier"} else row.id
+    anchor = f"{row.op_type.lower()}-{row.kind}" if row.kind in {"source", "carrier"} else row.id
+    return f"[{name}](#{anchor})" if anchor in anchors else name, row.algebra
+
+
+def _table(lines: Iterable[tuple[str, str]]) -> str:
+    shown = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+    return "\n".join(["| rule | algebra |", "| --- | --- |", *(f"| {line} |" for line in shown)])
 
 
 def _example(example: Example) -> str:
@@ -75,7 +95,7 @@ def _reasons_page(sections: Iterable[_Section]) -> str:
     parts = ["# Why something stays", _GENERATED, _REASONS]
     for reason in Reason:
         seen = dict.fromkeys(
-            f"[{section.name}](rules.md#{section.name})"
+            f"[{section.heading}](rules.md#{section.anchor})"
             for section in sections
             for example in section.examples
             if example.refused is reason

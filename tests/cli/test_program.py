@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from tests.cli.program import COMMAND, bnfold, environment, written
 
@@ -150,7 +151,8 @@ def test_rules_are_listed_for_people_and_for_programs(tmp_path: Path) -> None:
         r for r in listed if r["id"] == "conv-output"
     ).items()
     text = bnfold("rules", cwd=tmp_path).out
-    assert [row["id"] for row in listed if row["id"] not in text] == []
+    names = [row["op_type"] if row["kind"] in {"source", "carrier"} else row["id"] for row in listed]
+    assert [name for name in names if f"  {name} " not in text] == []
 
 
 def test_everything_that_is_listed_is_explained(tmp_path: Path) -> None:
@@ -182,3 +184,35 @@ def test_a_closed_stream_is_no_defect(tmp_path: Path, number: int, source: str, 
     for arguments in (["inspect", source], ["fold", source, "-o", "out.onnx"]):
         assert bnfold(*arguments, cwd=tmp_path, before=lambda: os.close(number)).code == exit_code
     assert (tmp_path / "out.onnx").exists() == (exit_code == 0)
+
+
+def test_rules_are_grouped_by_kind_and_fit_a_terminal(tmp_path: Path) -> None:
+    for width in (80, 120):
+        lines = bnfold("rules", cwd=tmp_path, env={"COLUMNS": str(width)}).out.splitlines()
+        assert max(map(cell_len, lines)) <= width
+        assert [line.partition(":")[0] for line in lines if line[:1].strip()] == [
+            "Sources",
+            "Carriers",
+            "Absorbers",
+            "Forms",
+        ]
+        assert "  Neg                     −x = (−1, 0)" in lines
+
+
+def test_an_operation_is_explained_by_all_rules_about_it(tmp_path: Path) -> None:
+    ended = bnfold("explain", "Conv", cwd=tmp_path)
+    heads = [line for line in ended.out.splitlines() if line[:1].strip()]
+    assert heads == ["conv-output (absorber)", "conv-input (absorber)", "conv-branches (absorber)"]
+    assert "    padded-shift: padded by auto_pad\n" in ended.out
+    both = bnfold("explain", "mul", cwd=tmp_path).out
+    assert [line for line in both.splitlines() if line[:1].strip()][:2] == ["mul (source)", "mul (carrier)"]
+    narrow = bnfold("explain", "conv", cwd=tmp_path, env={"COLUMNS": "60"}).out
+    assert max(map(len, narrow.splitlines())) <= 60
+
+
+def test_every_form_that_a_fold_may_take_is_explained(tmp_path: Path) -> None:
+    from bnfold.fold.stage import STAGES
+
+    for form in {stage.form for stage in STAGES} - {""}:
+        ended = bnfold("explain", form, cwd=tmp_path)
+        assert (ended.code, ended.out.splitlines()[0]) == (0, f"{form} (form)")
