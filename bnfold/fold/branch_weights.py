@@ -12,6 +12,7 @@ from bnfold.rules import Form, Reason, Refusal
 from bnfold.rules.branches import Grid, add_convolution, add_diagonal, grid_of
 
 if TYPE_CHECKING:
+    from bnfold.affine.per_channel import Float64Array
     from bnfold.fold.draft import Draft, Taken
     from bnfold.graph.view import NodeView
 
@@ -41,10 +42,13 @@ def joined(draft: Draft, index: int, host: Linear, taken: Taken) -> Linear | Ref
         affine = taken.own.along(1, channels) if taken.own.rank == rank + 2 else None
         if affine is None:
             return Refusal(Reason.WRONG_AXIS, f"the branch beside {node.name} varies along another axis")
-        return add_diagonal(host, grid, sign * affine.scale, sign * affine.shift, Grid.point(rank))
+        scale, shift = sign * affine.scale, sign * affine.shift
+        if taken.branch.pool is not None:
+            return _with_pool(host, grid, draft.view.node(taken.branch.pool), scale, shift)
+        return add_diagonal(host, grid, scale, shift, Grid.point(rank))
     beside = draft.view.node(taken.branch.node)
     if beside.op_type == "AveragePool":
-        return _with_pool(host, grid, beside, channels, sign)
+        return _with_pool(host, grid, beside, np.full(channels, sign), np.zeros(channels))
     form = taken.absorber.form(beside)
     branch = draft.linear(taken.branch.node, form) if isinstance(form, Form) else form
     if isinstance(branch, Refusal):
@@ -57,8 +61,8 @@ def joined(draft: Draft, index: int, host: Linear, taken: Taken) -> Linear | Ref
     return add_convolution(host, grid, branch, branch_grid, sign)
 
 
-def _with_pool(host: Linear, grid: Grid, pool: NodeView, channels: int, sign: float) -> Linear | Refusal:
-    """Take in average pooling, which is a convolution where it counts its padding as zeros."""
+def _with_pool(host: Linear, grid: Grid, pool: NodeView, scale: Float64Array, shift: Float64Array) -> Linear | Refusal:
+    """Take in a map of average pooling, which is a convolution where it counts its padding as zeros."""
     taps = pool.attributes.get("kernel_shape", ())
     if not isinstance(taps, tuple) or len(taps) != host.weight.ndim - 2 or min(taps, default=0) < 1:
         return Refusal(Reason.OTHER_GRID, f"{pool.name} has another number of axes")
@@ -69,5 +73,4 @@ def _with_pool(host: Linear, grid: Grid, pool: NodeView, channels: int, sign: fl
     padded = any(at.begin) or any(at.end)
     if pool.integer("ceil_mode", 0) or (padded and not pool.integer("count_include_pad", 0)):
         return Refusal(Reason.OTHER_GRID, f"{pool.name} divides by another count at the border")
-    each = sign / float(np.prod(taps))
-    return add_diagonal(host, grid, np.full(channels, each), np.zeros(channels), at)
+    return add_diagonal(host, grid, scale / float(np.prod(taps)), shift, at)

@@ -49,7 +49,8 @@ class _Term:
     """One term of a sum.
 
     Attributes:
-        node: The only node of the branch; None where the term is the value itself.
+        node: The last node of the branch; None where the term is the value itself.
+        pool: The average pooling in front of it, where the branch is a map behind one.
         source: The value that the branch starts from.
         total: The sum that reads it.
         position: At which input.
@@ -58,6 +59,7 @@ class _Term:
     """
 
     node: int | None
+    pool: int | None
     source: str
     total: int
     position: int
@@ -125,12 +127,14 @@ def _terms(draft: Draft, last: int) -> list[_Term]:
                 if producer not in chain:
                     pending.append((producer, own, (producer, *chain)))
                 continue
-            node, source = None, value
+            node, pool, source = None, None, value
             if producer is not None and alone and _is_branch(draft, producer):
                 node = producer
                 data_input = draft.affines[producer].data_input if producer in draft.affines else 0
                 source = wiring.reads(producer)[data_input]
-            terms.append(_Term(node, source, total, position, own, chain))
+                pool = _pool_of(draft, node, source)
+                source = source if pool is None else wiring.reads(pool)[0]
+            terms.append(_Term(node, pool, source, total, position, own, chain))
             if len(terms) > _MOST_TERMS:
                 return []
     return terms
@@ -142,6 +146,15 @@ def _is_branch(draft: Draft, index: int) -> bool:
     if index in draft.affines:
         return not draft.affines[index].assumed and index < len(draft.view)
     return draft.op_type(index) in {"Conv", "AveragePool"} and bool(draft.wiring.reads(index))
+
+
+def _pool_of(draft: Draft, index: int, value: str) -> int | None:
+    """Return the average pooling that a map stands alone behind."""
+    producer = draft.wiring.producers.get(value)
+    if index not in draft.affines or producer is None or producer >= len(draft.view) or producer in draft.fixed:
+        return None
+    alone = len(draft.wiring.uses_of(value)) == 1 and not draft.wiring.is_fixed(value)
+    return producer if alone and draft.op_type(producer) == "AveragePool" else None
 
 
 def _size(draft: Draft, term: _Term) -> int:
@@ -163,7 +176,7 @@ def _try(draft: Draft, host: _Term, term: _Term) -> Joint | Refusal:
         return Refusal(Reason.NO_RULE, f"{draft.name(term.total)} is no sum of two")
     # Where the rest of the sum holds the convolution, that rest becomes the sum.
     renames = term.total in host.sums
-    branch = Branch(term.node, term.total, term.position, stays, renames, host.sign * term.sign)
+    branch = Branch(term.node, term.pool, term.total, term.position, stays, renames, host.sign * term.sign)
     absorber = draft.rules.absorbers["Conv", Side.OUTPUT]
     form = absorber.form(node)
     if isinstance(form, Refusal):
@@ -181,5 +194,6 @@ def _try(draft: Draft, host: _Term, term: _Term) -> Joint | Refusal:
         if isinstance(stored, Unstorable):
             return Refusal(Reason.OUT_OF_RANGE, f"{node.name}: {stored.detail}")
     step = Step(node.name, "Conv", BRANCH_RULE, Side.OUTPUT, host.node, branch=branch)
-    path = tuple(dict.fromkeys((*term.sums, *host.sums)))
+    pools = () if term.pool is None else (term.pool,)
+    path = tuple(dict.fromkeys((*pools, *term.sums, *host.sums)))
     return Joint(term.total if term.node is None else term.node, step, path)

@@ -360,8 +360,10 @@ class Draft:
                 self.wiring.drop_before(branch.total, branch.stays)
         if branch.node is not None:
             self.own.pop(branch.node, None)
-            self.gone.add(branch.node)
-            self.wiring.remove(branch.node)
+            for node in (branch.node, branch.pool):
+                if node is not None:
+                    self.gone.add(node)
+                    self.wiring.remove(node)
 
     def _take_in(self, step: Step) -> None:
         assert step.affine is not None

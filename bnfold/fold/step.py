@@ -26,7 +26,8 @@ class Branch:
     """A parallel branch that goes into the convolution beside it.
 
     Attributes:
-        node: The branch's only node; None where the branch is the value itself.
+        node: The branch's last node; None where the branch is the value itself.
+        pool: The average pooling in front of it, where the branch is a map behind one.
         total: The sum that loses an input.
         position: Which of its inputs.
         stays: Which other input takes the sum's place, where only that is left; None where more are left.
@@ -35,6 +36,7 @@ class Branch:
     """
 
     node: int | None
+    pool: int | None
     total: int
     position: int
     stays: int | None
