@@ -82,6 +82,12 @@ _BEHIND = (
     Architecture("ShuffleNetV2", mobile.shufflenet_v2, 24, at_most={"Conv": 24}),
     Architecture("ShuffleNetV2, computed shapes", mobile.shufflenet_v2, 24, at_most={"Conv": 24}, style=COMPUTED),
     Architecture("Inception", mobile.inception, 24, at_most={"Conv": 24}),
+    Architecture(
+        "Inception, transformed input",
+        partial(mobile.inception, transform=True),
+        24,
+        at_most={"Conv": 24, "Mul": 0, "Add": 0},
+    ),
     Architecture("Inception, free image", mobile.inception, 24, at_most={"Conv": 24}, style=FREE),
     Architecture("GhostNet", branched.ghostnet, 13, at_most={"Conv": 13, "Add": 3}),
     Architecture("PointNet", tokens.pointnet, 8, at_most={"Conv": 5, "Gemm": 5, "Add": 1}, style={"opset": 20}),
@@ -94,9 +100,10 @@ _BEHIND = (
     Architecture("DCGAN", images.dcgan, 3, at_most={"ConvTranspose": 4}),
     Architecture("GAN of upsampling", images.upsampling_gan, 4, at_most={"Gemm": 1, "Conv": 4, "Resize": 3}),
     Architecture("EfficientDet", images.efficientdet, 22, at_most={"Conv": 44, "Add": 4}),
+    Architecture("SRGAN", further.srgan, 7, at_most={"Conv": 9, "Add": 3}),
     Architecture("R(2+1)D", further.r2plus1d, 6, at_most={"Add": 2, "Conv": 6}),
     Architecture("Xception", further.xception, 8, at_most={"Conv": 13, "Add": 2}, style=TENSORFLOW),
-    Architecture("YOLO", further.yolo, 14, at_most={"Conv": 16}),
+    Architecture("YOLO", further.yolo, 20, at_most={"Conv": 25}),
     Architecture("Conformer", sound.conformer, 2, at_most={"Conv": 6}),
     Architecture("Temporal convolutions", sound.temporal, 4, at_most={"Conv": 6, "Pad": 4}),
     Architecture("Two towers", further.two_towers, 4, at_most={"Conv": 4, "Add": 0}),
@@ -108,6 +115,7 @@ _IN_FRONT = (
     Architecture("LeViT", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}),
     Architecture("LeViT, dynamic", partial(tokens.levit, dynamic=True), 21, at_most={"Add": 25, "Mul": 4}),
     Architecture("LeViT, computed shapes", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}, style=COMPUTED),
+    Architecture("CoAtNet", further.coatnet, 11, at_most={"Conv": 17, "Add": 3 + 7}),
     Architecture("Visformer", tokens.visformer, 15, at_most={"Conv": 26}),
     Architecture("PointNet, computed shapes", tokens.pointnet, 8, at_most={"Conv": 5, "Gemm": 5}, style=COMPUTED),
     Architecture("CRNN, batch norm last", partial(tokens.crnn, bn_last=True), 3, at_most={"Add": 2}),
@@ -146,11 +154,11 @@ _ACTIVATED = (
         at_most={"Add": 6},
         style=POSITIVE | TENSORFLOW,
     ),
-    Architecture("ResNetV2, both signs", residual.resnet_v2, 9, stays={"used-elsewhere": 5}),
+    Architecture("ResNetV2, both signs", residual.resnet_v2, 9, stays={"sign": 5}),
     # The batch norms of a block share their features, which can carry the shift of one of them; a block that begins
     # behind ReLU can carry none.
     Architecture("DenseNet", residual.densenet, 15, stays={"used-elsewhere": 7}, fewest={}, style=POSITIVE),
-    Architecture("DenseNet, both signs", residual.densenet, 15, stays={"used-elsewhere": 8}),
+    Architecture("DenseNet, both signs", residual.densenet, 15, stays={"sign": 8}),
     Architecture(
         "IR-ResNet", further.ir_resnet, 16, stays={"padded-shift": 1}, fewest={}, at_most={"Add": 4, "Mul": 0}
     ),

@@ -1,4 +1,4 @@
-"""Networks of faces, films, boxes and tables: IR-ResNet, R(2+1)D, Xception, YOLO, dense layers, two towers."""
+"""More networks, of faces, films, boxes, larger images and tables."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.architectures.layers import (
     pool,
     reshape,
     resize,
+    squeeze_and_excite,
     transpose,
 )
 from tests.architectures.net import Net, Value
@@ -80,13 +81,16 @@ def xception(net: Net, *, width: int = 8, blocks: int = 2, side: int = 16) -> No
 
 
 def yolo(net: Net, *, width: int = 4, side: int = 32, classes: int = 3) -> None:
-    """YOLOv3, arXiv:1804.02767, with pools of several sizes: LeakyReLU, joined scales, boxes out of their logits."""
+    """YOLO, arXiv:2004.10934: partial stages that one batch norm joins, pools of several sizes, boxes of two scales."""
     x, routes = net.input((3, side, side)), []
     for level in range(3):
         with net.scope(f"backbone.{level}"):
             x = conv_bn(net, x, width << level, stride=2, act="leaky", name="down.")
             y = conv_bn(net, x, x.channels // 2, 1, act="leaky", name="1.")
-            x = add(net, x, conv_bn(net, y, x.channels, act="leaky", name="2."))
+            y = add(net, x, conv_bn(net, y, x.channels, act="leaky", name="2."))
+            halves = [net.conv(each, x.channels // 2, 1, module=name) for each, name in ((y, "cv3"), (x, "cv2"))]
+            joined = activate(net, net.batch_norm(concat(net, halves)), "leaky")
+            x = conv_bn(net, joined, x.channels, 1, act="leaky", name="4.")
             routes.append(x)
     x = concat(net, [x, *(pool(net, x, "max", size, stride=1, pad=size // 2) for size in (3, 5))])
     for level in (2, 1):
@@ -109,6 +113,40 @@ def yolo(net: Net, *, width: int = 4, side: int = 32, classes: int = 3) -> None:
             net.output(y)
             if level == 2:
                 x = concat(net, (resize(net, conv_bn(net, x, width, 1, act="leaky", name="up."), 2), routes[1]))
+
+
+def coatnet(net: Net, *, width: int = 8, blocks: int = 3, side: int = 16) -> None:
+    """CoAtNet's convolutional stages, arXiv:2106.04803: a batch norm in front of each block, beside its shortcut."""
+    x = conv_bn(net, net.input((3, side, side)), width, stride=2, act="gelu")
+    for number in range(blocks):
+        with net.scope(f"blocks.{number}"):
+            out, stride = width << (number > 0), 2 if number == 1 else 1
+            y = net.batch_norm(x, module="pre_norm")
+            y = conv_bn(net, y, 2 * x.channels, 1, act="gelu", name="expand.")
+            y = conv_bn(net, y, y.channels, stride=stride, group=y.channels, act="gelu", name="depthwise.")
+            y = net.conv(squeeze_and_excite(net, y, 4, "silu", "sigmoid"), out, 1, bias=True, module="project")
+            if stride != 1:
+                x = pool(net, x, "average")
+            x = add(net, y, x if x.channels == out else net.conv(x, out, 1, bias=True, module="shortcut"))
+    classify(net, net.batch_norm(x, module="norm"))
+
+
+def srgan(net: Net, *, width: int = 8, blocks: int = 2, side: int = 8) -> None:
+    """A generator of larger images, arXiv:1609.04802: channels become pixels, with batch norms before and after."""
+    x = start = activate(net, net.conv(net.input((3, side, side)), width, 9, bias=True, module="first"), "leaky")
+    for number in range(blocks):
+        with net.scope(f"blocks.{number}"):
+            y = conv_bn(net, x, width, act="leaky", name="1.")
+            x = add(net, x, conv_bn(net, y, width, act="none", name="2."))
+    x = add(net, start, conv_bn(net, x, width, act="none", name="mid."))
+    for number in range(2):
+        with net.scope(f"up.{number}"):
+            y = net.conv(x, 4 * width, bias=True)
+            height, length = y.shape[2:]
+            shape = (y.shape[0], width, 2 * height, 2 * length)
+            x = net.batch_norm(net.node("DepthToSpace", [y], shape, blocksize=2, mode="CRD"))
+            x = activate(net, x, "leaky")
+    net.output(activate(net, net.conv(x, 3, 9, bias=True, module="last"), "tanh"))
 
 
 def tabular(net: Net, *, columns: int = 12, width: int = 16, layers: int = 3) -> None:

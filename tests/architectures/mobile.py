@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tests.architectures.layers import (
     Activation,
     activate,
     add,
+    axes_node,
     classify,
     concat,
     conv_bn,
@@ -140,9 +143,22 @@ def shufflenet_v2(net: Net, *, widths: Sequence[int] = (8, 12), units: int = 3, 
     classify(net, conv_bn(net, x, 4 * x.channels, 1, name="last."))
 
 
-def inception(net: Net, *, width: int = 4, blocks: int = 2, side: int = 16) -> None:
-    """Inception-v3, arXiv:1512.00567: branches of several kernels, of long kernels, and of pools, joined."""
-    x = conv_bn(net, net.input((3, side, side)), 2 * width, pad=0)
+def inception(net: Net, *, width: int = 4, blocks: int = 2, side: int = 16, transform: bool = False) -> None:
+    """Inception-v3, arXiv:1512.00567: branches of several kernels, of long kernels, and of pools, joined.
+
+    With ``transform`` every channel of the input is first brought from one normalisation to another.
+    """
+    x = net.input((3, side, side))
+    if transform:
+        planes = []
+        for number, (std, center) in enumerate(((0.229, 0.485), (0.224, 0.456), (0.225, 0.406))):
+            index = net.constant(np.asarray(number, np.int64), "index", inline=True)
+            plane = net.node("Gather", [x, index], (x.shape[0], side, side), axis=1)
+            plane = axes_node(net, "Unsqueeze", plane, [1], (x.shape[0], 1, side, side))
+            plane = net.node("Mul", [plane, net.scalar(std / 0.5)], plane.shape)
+            planes.append(net.node("Add", [plane, net.scalar((center - 0.5) / 0.5)], plane.shape))
+        x = concat(net, planes)
+    x = conv_bn(net, x, 2 * width, pad=0)
     for number in range(blocks):
         with net.scope(f"Mixed_{number}a"):
             one = conv_bn(net, x, width, 1, name="1x1.")

@@ -143,7 +143,7 @@ class Net:
     def constant(self, array: Array, kind: str, *, module: str = "", inline: bool | None = None) -> Value:
         """Add a constant as it is; ``inline`` asks for a Constant node whatever the style says."""
         name = self._parameter_name(module, kind)
-        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
         if inline is None:
             inline = self.style.weights == "constant"
         if inline:

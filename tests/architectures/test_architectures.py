@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 import bnfold
-from bnfold.fold import apply, plan
+from bnfold.fold import FoldPlan, apply, plan
 from bnfold.parity.reference import run_float64
 from bnfold.parity.run import Session
 from tests.architectures.catalogue import ARCHITECTURES, Architecture
@@ -37,9 +37,13 @@ def unfolded(architecture: Architecture, dtype: Dtype) -> onnx.ModelProto:
 
 
 @cache
+def planned(architecture: Architecture, dtype: Dtype) -> FoldPlan:
+    return plan(unfolded(architecture, dtype))
+
+
+@cache
 def folded(architecture: Architecture, dtype: Dtype) -> onnx.ModelProto:
-    model = unfolded(architecture, dtype)
-    result = apply(model, plan(model)).model
+    result = apply(unfolded(architecture, dtype), planned(architecture, dtype)).model
     onnx.checker.check_model(result, full_check=True)
     return result
 
@@ -73,7 +77,7 @@ def operations(model: onnx.ModelProto) -> Counter[str]:
 def test_what_stays_is_what_algebra_says(architecture: Architecture) -> None:
     model = unfolded(architecture, "float32")
     assert operations(model)["BatchNormalization"] == architecture.batch_norms
-    made = plan(model)
+    made = planned(architecture, "float32")
     assert Counter(kept.refusal.reason.id for kept in made.kept) == architecture.stays
     left = operations(folded(architecture, "float32"))
     assert left["BatchNormalization"] == sum(architecture.stays.values())
@@ -99,8 +103,7 @@ def test_fewer_stay_where_an_add_or_a_max_may_take_their_place(architecture: Arc
 
 @EACH
 def test_every_batch_norm_is_accounted_for_once(architecture: Architecture) -> None:
-    model = unfolded(architecture, "float32")
-    made = plan(model)
+    model, made = unfolded(architecture, "float32"), planned(architecture, "float32")
     subjects = [fold.subject for fold in made.folds] + [kept.subject for kept in made.kept]
     batch_norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
     found = Counter(subject.output for subject in subjects if subject.op_type == "BatchNormalization")
@@ -144,7 +147,7 @@ def test_onnxruntime_may_optimise_what_is_left(architecture: Architecture) -> No
 
 @EACH
 def test_a_second_plan_is_empty(architecture: Architecture) -> None:
-    first, again = (plan(which(architecture, "float32")) for which in (unfolded, folded))
+    first, again = planned(architecture, "float32"), plan(folded(architecture, "float32"))
     assert again.folds == ()
     assert [kept.subject.name for kept in again.kept] == [kept.subject.name for kept in first.kept]
 
