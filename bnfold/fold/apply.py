@@ -121,7 +121,7 @@ class _Writer:
         self.attributes[index] = dict(changed_attributes(node, linear))
         for position, array in changed_constants(node, linear).items():
             self._replace(index, position, array, names[position])
-        if self.draft.view.dequantiser(names[form.weight]) is None:  # else its scales have taken in their part
+        if not self.draft.view.dequantising(names[form.weight]):  # else its scales have taken in their part
             self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])
         had_bias = form.bias is not None and form.bias < len(names) and bool(names[form.bias])
         if form.bias is None or not (had_bias or np.any(linear.bias)):
@@ -187,7 +187,7 @@ class _Writer:
             producer = self.wiring.producers.get(name)
             if producer is None or producer >= len(self.draft.view):
                 continue
-            if not self.draft.view.is_constant(name) and self.draft.view.dequantiser(name) is None:
+            if not (self.draft.view.is_constant(name) or self.draft.view.dequantising(name)):
                 continue
             outputs = self.wiring.outputs[producer]
             if any(self.wiring.uses.get(output) or self.wiring.is_fixed(output) for output in outputs):

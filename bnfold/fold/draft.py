@@ -267,7 +267,7 @@ class Draft:
             quantised: Whether weights that the model dequantises will do, which can be scaled and nothing else.
         """
         node = self.view.node(index)
-        if not quantised and self.view.dequantiser(node.proto.input[form.weight]) is not None:
+        if not quantised and self.view.dequantising(node.proto.input[form.weight]):
             return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is quantised")
         taken = self.taken_in.get(index, [])
         if self._latest is not None and self._latest[:2] == (index, len(taken)):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.affine import Field, Linear, PerChannelAffine
-from bnfold.rules import Absorber, Form, Reason, Refusal, Side
+from bnfold.rules import Absorber, Carried, Form, Reason, Refusal, Side
 
 if TYPE_CHECKING:
     from bnfold.fold.draft import Draft
@@ -19,7 +19,7 @@ __all__ = ["scale_step"]
 _DEQUANTISES = "DequantizeLinear"
 
 
-def scale_step(draft: Draft, step: Step) -> Step | Refusal | None:
+def scale_step(draft: Draft, step: Step) -> tuple[Step, tuple[int, ...]] | Refusal | None:
     """Return what the scales of a layer's quantised weights take in when the layer takes a step.
 
     Args:
@@ -27,7 +27,8 @@ def scale_step(draft: Draft, step: Step) -> Step | Refusal | None:
         step: What the layer takes in.
 
     Returns:
-        None where the weights are not quantised, or stay what they are.
+        The step of the node that dequantises, and the nodes between the two; None where the weights are not quantised,
+        or stay what they are.
     """
     assert step.affine is not None
     absorber = draft.rules.absorbers[step.op_type, step.side]
@@ -35,9 +36,10 @@ def scale_step(draft: Draft, step: Step) -> Step | Refusal | None:
     form = absorber.form(node)
     assert isinstance(form, Form)
     weight = node.proto.input[form.weight]
-    index = draft.view.dequantiser(weight)
-    if index is None:
+    way = draft.view.dequantising(weight)
+    if not way:
         return None
+    *between, index = way
     rule = draft.rules.absorbers.get((_DEQUANTISES, Side.OUTPUT))
     if rule is None:
         return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is quantised")
@@ -47,9 +49,29 @@ def scale_step(draft: Draft, step: Step) -> Step | Refusal | None:
     field = _factor(absorber, linear, step.affine)
     if not field.has_scale:
         return None
-    if draft.wiring.is_fixed(weight) or len(draft.wiring.uses_of(weight)) > 1:
-        return Refusal(Reason.USED_ELSEWHERE, f"the quantised weight {weight} is not read by {node.name} alone")
-    return draft.absorb(index, rule, field)
+    for other in way:
+        value = draft.view.graph.node[other].output[0]
+        if draft.wiring.is_fixed(value) or len(draft.wiring.uses_of(value)) > 1:
+            return Refusal(Reason.USED_ELSEWHERE, f"the quantised weight {value} is not read by {node.name} alone")
+        if other != index:
+            before = _in_front(draft, other, field)
+            if isinstance(before, Refusal):
+                return before
+            field = before
+    scales = draft.absorb(index, rule, field)
+    return scales if isinstance(scales, Refusal) else (scales, tuple(between))
+
+
+def _in_front(draft: Draft, index: int, field: Field) -> Field | Refusal:
+    """Return the map in front of a node that lays the weight out otherwise."""
+    node = draft.view.node(index)
+    carrier = draft.rules.carriers.get(node.op_type)
+    carried = None if carrier is None else carrier.backward(node, 0, field)
+    if isinstance(carried, Refusal):
+        return carried
+    if not isinstance(carried, Carried) or set(carried.fields) != {0} or carried.constants or carried.becomes:
+        return Refusal(Reason.NO_RULE, f"{node.op_type} {node.name} stands behind the quantised weight")
+    return carried.fields[0]
 
 
 def _factor(absorber: Absorber, linear: Linear, affine: PerChannelAffine) -> Field:

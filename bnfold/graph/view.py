@@ -20,6 +20,7 @@ _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _SHAPE_KEEPING = frozenset(
     {"BatchNormalization", "Identity", "Dropout", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Clip"}
 )
+_LAYING_OUT = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _DEEPEST = 32
 """No chain of constant nodes longer than this is followed."""
 
@@ -123,22 +124,45 @@ class GraphView:
         """Whether a value is the same in every run, without a copy of it where it is an initializer."""
         return self.tensor(name) is not None or self.constant(name) is not None
 
-    def dequantiser(self, name: str) -> int | None:
-        """Return the node of this graph that dequantises constants into a value; None for any other value."""
-        index = self.producers.get(name)
-        if index is None:
-            return None
-        node = self.graph.node[index]
-        fits = node.op_type == "DequantizeLinear" and node.domain in STANDARD_DOMAINS and len(node.input) > 1
-        return index if fits and all(self.is_constant(read) for read in node.input if read) else None
+    def dequantising(self, name: str) -> tuple[int, ...]:
+        """Return the nodes of this graph that dequantise constants into a value; none for any other value.
+
+        The ``DequantizeLinear`` is the last of them; in front of it are those that lay its output out otherwise, the
+        one that computes the value first.
+        """
+        nodes: list[int] = []
+        while len(nodes) < _DEEPEST:
+            index = self.producers.get(name)
+            if index is None or index in nodes:
+                return ()
+            nodes.append(index)
+            node = self.graph.node[index]
+            if node.domain not in STANDARD_DOMAINS or not node.input:
+                return ()
+            if node.op_type == "DequantizeLinear":
+                fits = len(node.input) > 1 and all(self.is_constant(read) for read in node.input if read)
+                return tuple(nodes) if fits else ()
+            if node.op_type not in _LAYING_OUT or not all(self.is_constant(read) for read in node.input[1:] if read):
+                return ()
+            name = node.input[0]
+        return ()
 
     def weight(self, name: str) -> Constant | None:
         """Return a value that is the same in every run, dequantised in the model itself or not, floats as float64."""
-        index = self.dequantiser(name)
-        if index is None:
+        nodes = self.dequantising(name)
+        if not nodes:
             return self.constant(name)
-        node = self.graph.node[index]
-        return dequantised([self.constant(read) if read else None for read in node.input], self.attributes(index))
+        value: Constant | None = None
+        for index in reversed(nodes):
+            node = self.graph.node[index]
+            others = [self.constant(read) if read else None for read in node.input[int(value is not None) :]]
+            if value is None:
+                value = dequantised(others, self.attributes(index))
+            else:
+                value = evaluate(node.op_type, [value, *others], self.attributes(index))
+            if value is None:
+                return None
+        return value
 
     def _constant(self, name: str, depth: int) -> Constant | None:
         if name in self._memo:
@@ -282,7 +306,7 @@ class NodeView:
         """Whether an input is constant, or is dequantised from constants."""
         if self.is_constant(position):
             return True
-        return self.has_input(position) and self.view.dequantiser(self.proto.input[position]) is not None
+        return self.has_input(position) and bool(self.view.dequantising(self.proto.input[position]))
 
     def weight(self, position: int) -> Constant | None:
         """Return an input that is constant, or is dequantised from constants, floats as float64."""
