@@ -10,6 +10,7 @@ from onnx import AttributeProto, numpy_helper
 
 from bnfold.fold import apply, plan
 from tests.fold.random_graphs import models
+from tests.fold.random_joins import nets
 
 
 def spoil_attribute(draw: st.DrawFn, graph: onnx.GraphProto) -> None:
@@ -62,13 +63,33 @@ def spoil_shape(draw: st.DrawFn, graph: onnx.GraphProto) -> None:
         kind.shape.dim[0].dim_value = draw(st.sampled_from([0, -1, 7, 2**40]))
 
 
-MISTAKES = (spoil_attribute, spoil_size, spoil_content, spoil_wire, drop_input, spoil_shape)
+def spoil_operation(draw: st.DrawFn, graph: onnx.GraphProto) -> None:
+    """Let a node be another one of those that there are, with its old inputs, outputs and attributes."""
+    node, other = (draw(st.sampled_from(list(graph.node))) for _ in range(2))
+    node.op_type = other.op_type
+
+
+def add_output(draw: st.DrawFn, graph: onnx.GraphProto) -> None:
+    node = draw(st.sampled_from(list(graph.node)))
+    node.output.append(f"more_{len(node.output)}")
+
+
+MISTAKES = (
+    spoil_attribute,
+    spoil_size,
+    spoil_content,
+    spoil_wire,
+    drop_input,
+    spoil_shape,
+    spoil_operation,
+    add_output,
+)
 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> onnx.ModelProto:
     """Draw a model in which some attributes, shapes and wires are not what they should be."""
-    model = draw(models())
+    model = draw(models()) if draw(st.booleans()) else draw(nets())[0]
     for _hit in range(draw(st.integers(1, 4))):
         draw(st.sampled_from(MISTAKES))(draw, model.graph)
     if draw(st.integers(0, 3)) == 0:
@@ -76,7 +97,7 @@ def damaged(draw: st.DrawFn) -> onnx.ModelProto:
     return model
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=max(300, settings().max_examples), suppress_health_check=list(HealthCheck))
 @given(damaged())
 def test_a_plan_never_fails_for_a_models_sake(model: onnx.ModelProto) -> None:
     fold_plan = plan(model)

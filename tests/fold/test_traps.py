@@ -64,7 +64,7 @@ TRAPS = {
         f"""(double[1,3,6,6] x) => (double y) <double[4,3,3,3] W, double[4,4,1,1] V, {BN}> {{
            h = Relu(x) c = Conv(h, W) r = Relu(c) n = BatchNormalization(r, gamma, beta, mean, var)
            v = Conv(n, V) w = Relu(v) y = Add(w, n) }}""",
-        [Reason.NO_RULE],
+        [],
     ),
     "a residual that also takes the convolution's output": (
         f"""(double[1,3,6,6] x) => (double y) <double[4,3,3,3] W, {BN}> {{
@@ -74,7 +74,7 @@ TRAPS = {
     "a scale of either sign in front of a Relu": (
         f"""(double[1,4,6,6] x) => (double y) <double[4,4,3,3] W, {BN}> {{
            n = BatchNormalization(x, gamma, beta, mean, var) r = Relu(n) y = Conv(r, W) }}""",
-        [Reason.NO_RULE],
+        [Reason.SIGN],
     ),
     "a quotient with the constant above": (
         CONV + "double[4,1,1] var> { h = Conv(x, W) y = Div(var, h) }",
@@ -88,7 +88,7 @@ TRAPS = {
         f"""(double[1,3,6,6] x) => (double y) <double[4,3,3,3] W, {BN}> {{
            h = Conv(x, W) g = GlobalAveragePool(h) s = Sigmoid(g) m = Mul(h, s)
            y = BatchNormalization(m, gamma, beta, mean, var) }}""",
-        [Reason.NO_RULE],
+        [Reason.USED_ELSEWHERE],
     ),
     "the value squared": (
         f"""(double[2,4] x) => (double y) <{BN}> {{
