@@ -15,6 +15,9 @@ from bnfold.rules.reasons import Reason, Refusal
 
 __all__ = ["CARRIERS"]
 
+_LARGEST = 1 << 22
+"""No map is laid out over more elements along one axis than this."""
+
 _TO_WIDE = {"DCR": (0, 3, 4, 1, 5, 2), "CRD": (0, 1, 4, 2, 5, 3)}
 _TO_DEEP = {"DCR": (0, 3, 5, 1, 2, 4), "CRD": (0, 1, 3, 5, 2, 4)}
 
@@ -27,7 +30,11 @@ def _joined(field: Field, axes: slice, sizes: tuple[int | None, ...]) -> Field |
         inner = given
     else:
         known = tuple(size for size in sizes if size is not None)
-        if len(known) != len(sizes) or any(size not in (1, own) for size, own in zip(given, known, strict=True)):
+        if (
+            len(known) != len(sizes)
+            or np.prod(known, dtype=np.float64) > _LARGEST
+            or any(size not in (1, own) for size, own in zip(given, known, strict=True))
+        ):
             return None
         one, inner = (int(np.prod(known)),), known
     before, behind = field.shape[: axes.start], field.shape[axes.stop :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ from bnfold.rules.declare import Back, Carried, Direction, Forth
 from bnfold.rules.reasons import Reason, Refusal
 
 __all__ = [
-    "LARGEST_FIELD",
     "Carry",
     "Index",
     "along_axes",
@@ -30,10 +29,12 @@ __all__ = [
     "shape_text",
     "size_of",
     "through",
+    "too_large",
     "unpicked",
+    "whole_numbers",
 ]
 
-LARGEST_FIELD = 1 << 22
+_LARGEST_FIELD = 1 << 22
 """A field is never laid out over more elements than this."""
 
 Index = npt.NDArray[np.int64]
@@ -93,6 +94,15 @@ def size_of(shape: Shape | None, axis: int) -> int | None:
     return size if isinstance(size, int) else None
 
 
+def whole_numbers(given: object) -> tuple[int, ...] | None:
+    """Return an attribute or a constant as whole numbers; None where it is something else."""
+    if isinstance(given, np.ndarray):
+        return tuple(int(item) for item in given.reshape(-1)) if given.dtype.kind in "iu" else None
+    if isinstance(given, tuple) and all(isinstance(item, int) for item in given):
+        return given
+    return None
+
+
 def integers(node: NodeView, position: int, attribute: str, since: int) -> tuple[int, ...] | Refusal | None:
     """Return numbers that are an input since an opset and an attribute before; None where they are not given."""
     if node.opset >= since:
@@ -101,9 +111,23 @@ def integers(node: NodeView, position: int, attribute: str, since: int) -> tuple
         constant = node.constant(position)
         if constant is None:
             return Refusal(Reason.UNKNOWN_SHAPE, f"the {attribute} of {node.name} are computed while the model runs")
-        return tuple(int(item) for item in constant.reshape(-1))
-    given = node.attributes.get(attribute)
-    return given if isinstance(given, tuple) else None
+        numbers = whole_numbers(constant)
+        return (
+            Refusal(Reason.UNKNOWN_SHAPE, f"the {attribute} of {node.name} are no integers")
+            if numbers is None
+            else numbers
+        )
+    return whole_numbers(node.attributes.get(attribute))
+
+
+def too_large(node: NodeView, sizes: Iterable[int]) -> Refusal | None:
+    """Refuse to lay a map out over more elements than any that a layer could take in."""
+    count = 1
+    for size in sizes:
+        count *= size
+    if count <= _LARGEST_FIELD:
+        return None
+    return Refusal(Reason.NO_RULE, f"behind or in front of {node.name} the map would have {count} elements")
 
 
 def is_identity(field: Field) -> bool:
@@ -174,7 +198,7 @@ def unpicked(field: Field, axis: int, index: Index, size: int | None) -> Field |
     if all(size == 1 for size in inner):
         shape = (*before, 1, *behind)
         return Field(field.scale.reshape(shape), field.shift.reshape(shape))
-    if size is None:
+    if size is None or any(one not in (1, other) for one, other in zip(inner, index.shape, strict=True)):
         return None
     flat = index.reshape(-1)
     here = flat >= 0
@@ -194,6 +218,10 @@ def through(
     node: NodeView, field: Field, direction: Direction, axis: int, index: Index, *, size: int | None
 ) -> Field | Refusal:
     """Take a field through a choice along one axis of ``size`` elements."""
+    rest = field.shape[axis + (1 if direction is Direction.FORWARD else index.ndim) :]
+    refusal = too_large(node, (*field.shape[:axis], max(index.size, size or 0), *rest))
+    if refusal is not None:
+        return refusal
     if direction is Direction.FORWARD:
         return picked(field, axis, index)
     found = unpicked(field, axis, index, size)

@@ -8,12 +8,7 @@ import numpy as np
 
 from bnfold.affine import Field
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import (
-    is_identity,
-    misfit,
-    picked,
-    size_of,
-)
+from bnfold.rules.carrying import is_identity, misfit, picked, size_of, too_large
 from bnfold.rules.declare import Carried, Carrier, Example
 from bnfold.rules.reasons import Reason, Refusal
 
@@ -90,6 +85,9 @@ def _concat_forward(node: NodeView, fields: Mapping[int, Field]) -> Carried | Re
     for field in fields.values():
         shape = [max(size, own) for size, own in zip(shape, field.shape, strict=True)]
     shape[axis] = sum(known)
+    refusal = too_large(node, shape)
+    if refusal is not None:
+        return refusal
     scale, shift = np.ones(shape), np.zeros(shape)
     for place, (start, length) in enumerate(zip(np.cumsum((0, *known)), known, strict=False)):
         if place in fields:

@@ -10,7 +10,7 @@ from bnfold.affine import Field
 from bnfold.graph.channels import AxisGroup, known_sizes, regroup
 from bnfold.graph.shapes import Dimension, Shape
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import LARGEST_FIELD, both, shape_text
+from bnfold.rules.carrying import both, shape_text, too_large, whole_numbers
 from bnfold.rules.declare import Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
 
@@ -55,8 +55,9 @@ def _regrouped(node: NodeView, field: Field, before: Shape, after: Shape) -> Fie
         outer += others
         if len(group.before) > 1 and len(group.after) > 1:
             mixed.append((group, sum(size != 1 for size in given)))
-    if np.prod(inner, dtype=np.float64) > LARGEST_FIELD:
-        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} spreads the channel over {inner}")
+    refusal = too_large(node, inner)
+    if refusal is not None:
+        return refusal
     if any(size not in (1, laid) for size, laid in zip(field.shape, inner, strict=True)):
         return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} reshapes {shape_text(before)}, not {list(field.shape)}")
     result = field.reshaped(tuple(inner), tuple(outer))
@@ -87,7 +88,7 @@ def _around(node: NodeView) -> tuple[Shape, Shape] | None:
         return None
     before = tuple(f"\0{axis}" if size is None else size for axis, size in enumerate(before))
     given = node.constant(1) if node.has_input(1) else node.attributes.get("shape")
-    target = None if given is None else [int(size) for size in np.asarray(given).reshape(-1)]
+    target = whole_numbers(given)
     if target is None:
         return None if after is None else (before, after)
     if after is None or len(after) != len(target):
@@ -145,8 +146,11 @@ def _axes(node: NodeView, rank: int) -> tuple[int, ...] | None:
     given = node.constant(1) if node.has_input(1) else node.attributes.get("axes")
     if given is None or not rank:
         return None
-    axes = {int(axis) % rank for axis in np.asarray(given).reshape(-1)}
-    return tuple(sorted(axes)) if len(axes) == np.asarray(given).size else None
+    numbers = whole_numbers(given)
+    if numbers is None or not all(-rank <= axis < rank for axis in numbers):
+        return None
+    axes = {axis % rank for axis in numbers}
+    return tuple(sorted(axes)) if len(axes) == len(numbers) else None
 
 
 def _without(field: Field, axes: tuple[int, ...], node: NodeView) -> Field | Refusal:
@@ -180,7 +184,7 @@ def _unsqueeze(node: NodeView, field: Field, direction: Direction) -> Field | Re
         return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} adds are not known")
     axes = _axes(node, len(before) + np.asarray(given).size)
     if axes is None:
-        return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} adds repeat")
+        return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} adds are no axes, or repeat")
     if field.rank != len(before) + (len(axes) if direction is Direction.BACKWARD else 0):
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} adds {len(axes)} axes to {len(before)}, not {field.rank}")
     return _with(field, axes) if direction is Direction.FORWARD else _without(field, axes, node)

@@ -11,10 +11,7 @@ from bnfold.affine import Field
 from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.shapes import Shape
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import (
-    inverse,
-    misfit,
-)
+from bnfold.rules.carrying import inverse, misfit, too_large
 from bnfold.rules.declare import Carried
 from bnfold.rules.reasons import Reason, Refusal
 
@@ -86,7 +83,16 @@ def operands(node: NodeView, broadcasts_since: int = 7) -> tuple[tuple[Operand, 
         axes = tuple(range(offset, offset + len(shape)))
         value = None if constant is None else constant.astype(np.float64)
         found.append(Operand(position, shape, axes, value, node.opset >= broadcasts_since))
+    for axis in range(rank):
+        if len(_sizes(found, axis) - {1}) > 1:
+            return Refusal(Reason.UNKNOWN_SHAPE, f"the operands of {node.name} do not fit together")
     return tuple(found), rank
+
+
+def _sizes(every: Sequence[Operand], axis: int) -> set[int]:
+    """Return the known sizes of the operands along one axis of the output."""
+    sizes = (operand.shape[operand.axes.index(axis)] for operand in every if axis in operand.axes)
+    return {size for size in sizes if isinstance(size, int)}
 
 
 def taken_by(node: NodeView, operand: Operand, field: Field) -> Field | Refusal:
@@ -173,6 +179,13 @@ def ready_backward(node: NodeView, position: int, field: Field, since: int) -> t
     every, rank = found
     if field.rank != rank:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} gives {rank} axes, not {field.rank}")
+    for axis in field.axes():
+        sizes = _sizes(every, axis)
+        single = all(operand.shape[operand.axes.index(axis)] == 1 for operand in every if axis in operand.axes)
+        if single or not sizes <= {1, field.shape[axis]}:
+            return Refusal(
+                Reason.CHANNEL_MISMATCH, f"a map over {list(field.shape)} does not fit axis {axis} of {node.name}"
+            )
     return misfit(node, field, node.output_shape()) or every
 
 
@@ -181,12 +194,21 @@ def ready_forward(node: NodeView, fields: Mapping[int, Field], since: int) -> tu
     found = operands(node, since)
     if isinstance(found, Refusal):
         return found
-    for operand in found[0]:
-        if operand.position in fields:
-            refusal = misfit(node, fields[operand.position], operand.shape)
-            if refusal is not None:
-                return refusal
-    return found
+    every, rank = found
+    sizes = [_sizes(every, axis) for axis in range(rank)]
+    laid = [1] * rank
+    for operand in every:
+        if operand.position not in fields:
+            continue
+        refusal = misfit(node, fields[operand.position], operand.shape)
+        if refusal is not None:
+            return refusal
+        for axis, size in zip(operand.axes, fields[operand.position].shape, strict=True):
+            sizes[axis].add(size)
+            laid[axis] = max(laid[axis], size)
+    if any(len(known - {1}) > 1 for known in sizes):
+        return Refusal(Reason.CHANNEL_MISMATCH, f"the maps of the operands of {node.name} do not fit together")
+    return too_large(node, laid) or found
 
 
 def alike_backward(node: NodeView, every: Sequence[Operand], field: Field) -> Carried | Refusal:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bnfold.affine import Field
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import along_axes, both, is_read, negative, size_of
+from bnfold.rules.carrying import along_axes, both, is_read, negative, size_of, whole_numbers
 from bnfold.rules.declare import Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
 
@@ -28,8 +28,8 @@ class _Window:
 
 
 def _integers(node: NodeView, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    given = node.attributes.get(name)
-    return given if isinstance(given, tuple) else default
+    given = whole_numbers(node.attributes.get(name))
+    return default if given is None else given
 
 
 def _windows(node: NodeView) -> tuple[_Window, ...] | None:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bnfold.affine import Field
+from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import (
-    inverse,
-)
+from bnfold.rules.carrying import inverse, too_large
 from bnfold.rules.declare import Back, Carried, Carrier, Example, Forth
 from bnfold.rules.operands import (
     Operand,
@@ -29,6 +28,8 @@ def _product_backward(*, divides: bool) -> Back:
         every = ready_backward(node, position, field, 7)
         if isinstance(every, Refusal):
             return every
+        if len(every) != 2:
+            return Refusal(Reason.NO_RULE, f"{node.name} has {len(every)} operands")
         if field.has_shift:
             return _shift_behind(node, every, field, divides=divides)
         ways: list[Carried] = []
@@ -48,6 +49,18 @@ def _product_backward(*, divides: bool) -> Back:
         return tuple(ways) if ways else refusals[0]
 
     return backward
+
+
+def _moved(node: NodeView, shift: Float64Array, factor: Float64Array) -> Field | Refusal:
+    """Return a shift multiplied by a factor, both over the output's axes."""
+    refusal = too_large(node, map(max, shift.shape, factor.shape))
+    if refusal is not None:
+        return refusal
+    with np.errstate(all="ignore"):
+        moved = np.asarray(shift * factor)
+    if not np.isfinite(moved).all():
+        return Refusal(Reason.NON_FINITE, f"the shift in front of or behind {node.name} would not be finite")
+    return Field(np.ones_like(moved), moved).reduced()
 
 
 def _factor(node: NodeView, other: Operand, rank: int, *, divides: bool) -> Field | Refusal:
@@ -71,8 +84,8 @@ def _shift_behind(node: NodeView, every: Sequence[Operand], field: Field, *, div
         return Refusal(Reason.NON_FINITE, f"the constant of {node.name} is zero somewhere")
     if isinstance(undone, Refusal):
         return undone
-    shift = np.asarray(field.shift * undone.scale)
-    return alike_backward(node, computed, Field(np.ones_like(shift), shift).reduced())
+    moved = _moved(node, field.shift, undone.scale)
+    return moved if isinstance(moved, Refusal) else alike_backward(node, computed, moved)
 
 
 def _product_forward(*, divides: bool) -> Forth:
@@ -81,6 +94,8 @@ def _product_forward(*, divides: bool) -> Forth:
         if isinstance(found, Refusal):
             return found
         every, rank = found
+        if len(every) != 2:
+            return Refusal(Reason.NO_RULE, f"{node.name} has {len(every)} operands")
         if divides and 1 in fields:
             return Refusal(Reason.NO_RULE, f"{node.name} divides by it")
         if any(field.has_shift for field in fields.values()):
@@ -90,8 +105,8 @@ def _product_forward(*, divides: bool) -> Forth:
             factor = _factor(node, every[1 - position], rank, divides=divides)
             if isinstance(factor, Refusal):
                 return factor
-            shift = np.asarray(laid_onto(every[position], field, rank).shift * factor.scale)
-            return Carried({0: Field(np.ones_like(shift), shift).reduced()})
+            moved = _moved(node, laid_onto(every[position], field, rank).shift, factor.scale)
+            return moved if isinstance(moved, Refusal) else Carried({0: moved})
         scale = np.ones((1,) * rank)
         for position, field in fields.items():
             scale = scale * laid_onto(every[position], field, rank).scale

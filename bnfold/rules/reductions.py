@@ -8,7 +8,7 @@ import numpy as np
 
 from bnfold.affine import Field
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import along_axes, both, negative, size_of
+from bnfold.rules.carrying import along_axes, both, negative, size_of, whole_numbers
 from bnfold.rules.declare import Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
 
@@ -25,12 +25,14 @@ def _axes(node: NodeView, rank: int) -> tuple[int, ...] | Refusal:
         given = node.constant(1)
         if given is None:
             return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} reduces are computed")
-    axes = [] if given is None else [int(axis) for axis in np.asarray(given).reshape(-1)]
+    axes = () if given is None else whole_numbers(given)
+    if axes is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} reduces are no integers")
     if not axes:
         return () if node.opset >= since and node.integer("noop_with_empty_axes", 0) else tuple(range(rank))
     found = sorted({axis + rank if axis < 0 else axis for axis in axes})
     if len(found) != len(axes) or found[0] < 0 or found[-1] >= rank:
-        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} reduces axes {axes} of a value with {rank}")
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} reduces axes {list(axes)} of a value with {rank}")
     return tuple(found)
 
 

@@ -9,12 +9,7 @@ import numpy as np
 from bnfold.affine import Field
 from bnfold.graph.shapes import Dimension
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import (
-    both,
-    integers,
-    size_of,
-    through,
-)
+from bnfold.rules.carrying import both, integers, size_of, through, too_large
 from bnfold.rules.declare import Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
 
@@ -61,6 +56,9 @@ def _tile(node: NodeView, field: Field, direction: Direction) -> Field | Refusal
                 Reason.CHANNEL_MISMATCH, f"{node.name} repeats axis {axis} {times} times, not to {field.shape[axis]}"
             )
         size = field.shape[axis] // (1 if direction is Direction.FORWARD else times)
+        refusal = too_large(node, (size, times))
+        if refusal is not None:
+            return refusal
         found = through(node, field, direction, axis, np.tile(np.arange(size), times), size=size)
         if isinstance(found, Refusal):
             return found

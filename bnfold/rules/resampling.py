@@ -9,7 +9,7 @@ import numpy as np
 from bnfold.affine import Field
 from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.view import NodeView
-from bnfold.rules.carrying import Index, along_axes, both, picked, size_of, unpicked
+from bnfold.rules.carrying import Index, along_axes, both, picked, size_of, too_large, unpicked, whole_numbers
 from bnfold.rules.declare import Carried, Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
 
@@ -31,10 +31,10 @@ def _scales(node: NodeView) -> tuple[float, ...] | None:
 
 def _keeps(node: NodeView, axis: int, rank: int) -> bool | None:
     """Tell whether an axis stays as it is; None where that is not known."""
-    given = node.attributes.get("axes")
+    given = whole_numbers(node.attributes.get("axes"))
     axes = tuple(range(rank))
-    if isinstance(given, tuple):
-        axes = tuple(int(item) + rank if int(item) < 0 else int(item) for item in given)
+    if given is not None:
+        axes = tuple(each + rank if each < 0 else each for each in given)
         if axis not in axes:
             return True
     scales = _scales(node)
@@ -81,17 +81,19 @@ def _pads(node: NodeView, rank: int) -> tuple[tuple[int, int], ...] | Refusal:
         constant = node.constant(1)
         if constant is None:
             return Refusal(Reason.UNKNOWN_SHAPE, f"the pads of {node.name} are computed while the model runs")
-        given = tuple(int(item) for item in constant.reshape(-1))
+        given = constant
         if node.has_input(3):
             chosen = node.constant(3)
             if chosen is None:
                 return Refusal(Reason.UNKNOWN_SHAPE, f"the axes of {node.name} are computed while the model runs")
-            axes = tuple(int(item) + rank if int(item) < 0 else int(item) for item in chosen.reshape(-1))
-    if not isinstance(given, tuple) or len(given) != 2 * len(axes) or any(not 0 <= axis < rank for axis in axes):
+            axes = tuple(axis + rank if axis < 0 else axis for axis in whole_numbers(chosen) or ())
+    given = whole_numbers(given)
+    fits = given is not None and len(given) == 2 * len(axes) and len(set(axes)) == len(axes)
+    if given is None or not fits or any(not 0 <= axis < rank for axis in axes):
         return Refusal(Reason.UNKNOWN_SHAPE, f"the pads of {node.name} do not fit a value with {rank} axes")
     found = [(0, 0)] * rank
     for place, axis in enumerate(axes):
-        found[axis] = (int(given[place]), int(given[place + len(axes)]))
+        found[axis] = (given[place], given[place + len(axes)])
     return tuple(found)
 
 
@@ -121,6 +123,8 @@ def _pad(node: NodeView, field: Field, direction: Direction) -> Field | Carried 
     result, border = field, np.zeros(field.shape, dtype=bool)
     for axis in along_axes(field, padded):
         size = field.shape[axis] if direction is Direction.FORWARD else size_of(node.shape(0), axis)
+        if size is not None and (refusal := too_large(node, (size + sum(map(abs, pads[axis])),))) is not None:
+            return refusal
         index = None if size is None else _padded_index(size, pads[axis], mode)
         if size is None or index is None or (direction is Direction.BACKWARD and index.size != field.shape[axis]):
             return Refusal(Reason.UNKNOWN_SHAPE, f"it is not known what {node.name} puts along axis {axis}")

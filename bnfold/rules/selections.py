@@ -18,6 +18,7 @@ from bnfold.rules.carrying import (
     placed,
     size_of,
     through,
+    too_large,
 )
 from bnfold.rules.declare import Carried, Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
@@ -71,6 +72,9 @@ def _split_backward(node: NodeView, position: int, field: Field) -> Carried | Re
         return Refusal(
             Reason.CHANNEL_MISMATCH, f"{node.name} gives {parts[position]} elements, not {field.shape[axis]}"
         )
+    refusal = too_large(node, (*field.shape[:axis], sum(parts), *field.shape[axis + 1 :]))
+    if refusal is not None:
+        return refusal
     return Carried({0: placed(field, axis, sum(parts[:position]), parts[position], sum(parts))})
 
 
@@ -119,25 +123,31 @@ def _slice(node: NodeView, field: Field, direction: Direction) -> Field | Refusa
     steps = steps or (1,) * len(starts)
     if len(steps) != len(starts) or 0 in steps:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the steps of {node.name} do not fit its bounds")
-    shape = node.shape(0)
     for axis, start, end, step in zip(touched, starts, ends, steps, strict=True):
         if field.shape[axis] == 1:
             continue
-        size = field.shape[axis] if direction is Direction.FORWARD else size_of(shape, axis)
-        if size is None:
-            return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} slices axis {axis}, whose size is not known")
-        index = np.arange(size)[_span(size, start, end, step)]
-        if direction is Direction.BACKWARD and field.shape[axis] != index.size:
-            return Refusal(
-                Reason.CHANNEL_MISMATCH, f"{node.name} leaves {index.size} elements, not {field.shape[axis]}"
-            )
-        if not index.size:
-            return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} leaves nothing of axis {axis}")
-        found = through(node, field, direction, axis, index, size=size)
+        found = _sliced_axis(node, field, direction, axis, (start, end, step))
         if isinstance(found, Refusal):
             return found
         field = found
     return field
+
+
+def _sliced_axis(
+    node: NodeView, field: Field, direction: Direction, axis: int, bounds: tuple[int, int, int]
+) -> Field | Refusal:
+    size = field.shape[axis] if direction is Direction.FORWARD else size_of(node.shape(0), axis)
+    if size is None:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} slices axis {axis}, whose size is not known")
+    refusal = too_large(node, (size,))
+    if refusal is not None:
+        return refusal
+    index = np.arange(size)[_span(size, *bounds)]
+    if not index.size:
+        return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} leaves nothing of axis {axis}")
+    if direction is Direction.BACKWARD and field.shape[axis] != index.size:
+        return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} leaves {index.size} elements, not {field.shape[axis]}")
+    return through(node, field, direction, axis, index, size=size)
 
 
 def _sliced(node: NodeView, rank: int) -> tuple[int, ...] | Refusal:
@@ -186,6 +196,8 @@ def _gather(node: NodeView, field: Field, direction: Direction) -> Field | Refus
     size = field.shape[axis] if direction is Direction.FORWARD else size_of(node.shape(0), axis)
     if size is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} picks along axis {axis}, whose size is not known")
+    if indices.dtype.kind not in "iu":
+        return Refusal(Reason.UNKNOWN_SHAPE, f"the indices of {node.name} are no integers")
     index = indices.astype(np.int64)
     index = np.where(index < 0, index + size, index)
     if ((index < 0) | (index >= size)).any() or not index.size:
