@@ -90,7 +90,13 @@ framework_options = _apply(
 
 folding_options = _apply(
     (
-        click.option("--fold", type=Nearest(["all", "none"]), default="all", show_default=True, help="What to fold."),
+        click.option(
+            "--fold",
+            type=Nearest(["all", "fewest", "none"]),
+            default="all",
+            show_default=True,
+            help="What to fold: all that makes nothing slower, or what leaves the fewest batch norms.",
+        ),
         click.option("--keep", multiple=True, metavar="GLOB", help="Leave batch norms of that name as they are."),
         click.option(
             "--freeze-initializers",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from bnfold import fold as folding
 from bnfold.fold import Fold, FoldPlan, Step, Subject
+from bnfold.fold import Kept as Stays
 from bnfold.graph.functions import key_of, obstacles
-from bnfold.graph.overridable import overridable
+from bnfold.graph.overridable import freeze, overridable
 from bnfold.pipeline.measure import node_outputs
 from bnfold.report import Absorbed, Affine, BatchNorm, Kept, RolledBack
 from bnfold.rules import BATCH_NORM, Reason, Refusal
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["affines_of", "batch_norms_of"]
 
-_MAY_BE_OVERRIDDEN = frozenset({Reason.DYNAMIC_PARAMETERS, Reason.DYNAMIC_WEIGHT})
+_FEWEST = "Give --fold fewest: it folds too, and onnxruntime takes longer for what stands in its place."
 _FREEZE = "Give --freeze-initializers: weights that are also inputs of the graph are taken as constants then."
 
 
@@ -46,8 +48,8 @@ def batch_norms_of(model: ModelProto, plan: FoldPlan, rolled_back: Sequence[Roll
             output=subject.output,
             channels=subject.channels or None,
             outcome="rolled-back" if taken_back else "kept",
-            kept=advice.on(refusal, subject),
-            also=() if taken_back else tuple(advice.on(other, subject) for other in kept.also),
+            kept=advice.on(refusal, kept),
+            also=() if taken_back else tuple(advice.on(other, kept) for other in kept.also),
         )
         rows.append(row)
     places = {output: place for place, output in enumerate(node_outputs(model))}
@@ -78,23 +80,39 @@ class _Advice:
     """What to tell the owner of a model about what stays in it."""
 
     def __init__(self, model: ModelProto, plan: FoldPlan) -> None:
-        self._everything = "*" in plan.keep
-        self._overridable = bool(overridable(model))
+        self._model, self._plan = model, plan
+        self._staying: dict[str, frozenset[str]] = {}
         keys = {f"{function.domain}::{function.name}": key_of(function) for function in model.functions}
         reasons = obstacles(model) if keys else {}
         self._obstacles = {name: reasons[key] for name, key in keys.items() if key in reasons}
 
-    def on(self, refusal: Refusal, subject: Subject) -> Kept:
+    def on(self, refusal: Refusal, kept: Stays) -> Kept:
         """Return the row of a refusal, with what is known of this model beyond the rule."""
+        subject = kept.subject
         reason, detail, remedy = refusal.reason, refusal.detail, refusal.reason.remedy
         if reason is Reason.INSIDE_FUNCTION:
-            if self._everything:
+            if "*" in self._plan.keep:
                 reason = Reason.KEPT_ON_REQUEST
                 return Kept(reason.id, reason.says, f"{subject.name} was named", reason.remedy)
             obstacle = self._obstacles.get(subject.scope[0] if subject.scope else "", "")
             if obstacle:
                 detail = f"{detail}, and cannot be taken out of it: {obstacle}"
                 remedy = "Export the model and its functions with one opset, or without functions of its own."
-        if reason in _MAY_BE_OVERRIDDEN and self._overridable:
-            remedy = _FREEZE
+        elif reason is not Reason.KEPT_ON_REQUEST:
+            # What one of bnfold's own options changes is told before what the model's owner could.
+            if overridable(self._model) and self._folds_if("frozen", subject):
+                remedy = _FREEZE
+            elif self._is_dear(kept) and self._folds_if("fewest", subject):
+                remedy = _FEWEST
         return Kept(reason.id, reason.says, detail, remedy)
+
+    def _is_dear(self, kept: Stays) -> bool:
+        return any(refusal.reason is Reason.NO_GAIN for refusal in (kept.refusal, *kept.also))
+
+    def _folds_if(self, what: Literal["frozen", "fewest"], subject: Subject) -> bool:
+        """Tell whether a batch norm would be folded if its owner asked for it otherwise."""
+        if what not in self._staying:
+            model = freeze(self._model) if what == "frozen" else self._model
+            plan = folding.plan(model, keep=self._plan.keep, fewest=what == "fewest")
+            self._staying[what] = frozenset(kept.subject.output for kept in plan.kept)
+        return subject.output not in self._staying[what]

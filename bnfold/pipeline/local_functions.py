@@ -23,7 +23,7 @@ _MOST_ROUNDS = 8
 _MOST_TRIED = 16
 
 
-def inline_batch_norms(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+def inline_batch_norms(model: onnx.ModelProto, keep: Collection[str] = (), *, fewest: bool = False) -> onnx.ModelProto:
     """Return a model whose batch norms stand in its graph, where they can be folded, and not in functions of its own.
 
     A function that holds a batch norm is replaced by its nodes wherever it is called. One that holds none is, too, but
@@ -32,6 +32,7 @@ def inline_batch_norms(model: onnx.ModelProto, keep: Collection[str] = ()) -> on
     Args:
         model: A model in inference mode; it is not changed.
         keep: Names of batch norms, or glob patterns of them, that are to stay.
+        fewest: Whether folding may make the model slower.
 
     Raises:
         CorruptModelError: If the functions call each other in a circle, stand for too much, or break a rule of the
@@ -43,9 +44,11 @@ def inline_batch_norms(model: onnx.ModelProto, keep: Collection[str] = ()) -> on
     bare = inline_functions(model, holding) if holding else model
     if not bare.functions:
         return bare
-    fewest = best = _staying(folding.plan(bare, keep=keep))
-    if not best:
-        return bare
+
+    def staying_in(tried: onnx.ModelProto) -> frozenset[str]:
+        return _staying(folding.plan(tried, keep=keep, fewest=fewest))
+
+    best = staying_in(bare)
     chosen, more, current, staying = set[Key](), set[Key](), bare, best
     for _round in range(_MOST_ROUNDS):
         near = _calls_near(current, staying)
@@ -53,12 +56,12 @@ def inline_batch_norms(model: onnx.ModelProto, keep: Collection[str] = ()) -> on
             break
         more |= near
         current = inline_functions(bare, more)
-        staying = _staying(folding.plan(current, keep=keep))
-        if len(staying) < len(fewest):
-            fewest, chosen = staying, set(more)
+        staying = staying_in(current)
+        if len(staying) < len(best):
+            best, chosen = staying, set(more)
     for key in sorted(chosen) if len(chosen) <= _MOST_TRIED else ():
         fewer = chosen - {key}
-        if len(_staying(folding.plan(inline_functions(bare, fewer), keep=keep))) == len(fewest):
+        if len(staying_in(inline_functions(bare, fewer))) == len(best):
             chosen = fewer
     return inline_functions(bare, chosen)
 

@@ -31,7 +31,8 @@ class Options:
         builder: ``file.py:function`` that builds the Keras model, for files that hold only weights. Runs code.
         opset: ONNX opset to convert to; None means the frontend's default. ONNX files keep their own.
         trust: Whether code inside the artifact (Lambda layers) may run.
-        fold: ``"all"``, or ``"none"`` to convert without folding.
+        fold: ``"all"`` that folds without making the model slower, ``"fewest"`` to leave as few batch norms as can be
+            even where onnxruntime takes longer then, or ``"none"`` to convert without folding.
         keep: Names of batch norms, or glob patterns of them, to leave as they are.
         freeze_initializers: Whether initializers that are also inputs of the graph, which a caller may override, are
             taken as constants and dropped from the inputs.
@@ -49,7 +50,7 @@ class Options:
     builder: str | None = None
     opset: int | None = None
     trust: bool = False
-    fold: Literal["all", "none"] = "all"
+    fold: Literal["all", "fewest", "none"] = "all"
     keep: tuple[str, ...] = ()
     freeze_initializers: bool = False
     verify: Literal["full", "fast", "off"] | None = None

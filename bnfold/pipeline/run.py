@@ -171,8 +171,8 @@ def inspect(path: str | os.PathLike[str], options: Options = DEFAULTS, *, progre
     source = _read(Path(path), options, clock)
     keep = _EVERYTHING if options.fold == "none" else options.keep
     with clock.step("plan"):
-        source = _without_functions(source, keep)
-        plan = folding.plan(source.model, keep=keep)
+        source = _without_functions(source, keep, options)
+        plan = folding.plan(source.model, keep=keep, fewest=options.fold == "fewest")
         check_keep(plan, options.keep)
     return _report("inspect", source, options, clock, plan=plan)
 
@@ -257,11 +257,11 @@ def _read(path: Path, options: Options, clock: _Clock) -> _Source:
     return _Source(loaded, model, (*loaded.mode, *mode), account)
 
 
-def _without_functions(source: _Source, keep: Collection[str]) -> _Source:
+def _without_functions(source: _Source, keep: Collection[str], options: Options) -> _Source:
     """Replace the model's own functions by their nodes where that lets a batch norm fold."""
     if keep == _EVERYTHING:
         return source
-    model = inline_batch_norms(source.model, keep)
+    model = inline_batch_norms(source.model, keep, fewest=options.fold == "fewest")
     return source if model is source.model else replace(source, model=model, whole=source.model)
 
 
@@ -306,9 +306,9 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
     rolled_back: tuple[RolledBack, ...] = ()
     while True:
         with clock.step("fold"):
-            source = source if rolled_back else _without_functions(source, keep)
+            source = source if rolled_back else _without_functions(source, keep, options)
             put_back = (glob.escape(name) for piece in rolled_back for name in piece.sources)
-            plan = folding.plan(source.model, keep=(*keep, *put_back))
+            plan = folding.plan(source.model, keep=(*keep, *put_back), fewest=options.fold == "fewest")
             check_keep(plan, options.keep)
             check_numbers(plan, path)
             folded = folding.apply(source.model, plan)

@@ -136,8 +136,8 @@ def test_a_wrong_replacement_is_refuted_against_the_file_itself(
     onnx.save(model(MODELS["a block called twice, and a function without batch norms beside it"][0]), path)
     honest = local_functions.inline_batch_norms
 
-    def swapped(content: onnx.ModelProto, keep: tuple[str, ...]) -> onnx.ModelProto:
-        result = honest(content, keep)
+    def swapped(content: onnx.ModelProto, keep: tuple[str, ...], *, fewest: bool) -> onnx.ModelProto:
+        result = honest(content, keep, fewest=fewest)
         for node in result.graph.node:
             if node.op_type == "BatchNormalization":
                 node.input[1], node.input[2] = node.input[2], node.input[1]
