@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackwardWalk", "Onward", "toward_producer"]
 
-_MOST_NODES = 4096
+_MOST_NODES = 256
 """No map is followed through more nodes than this."""
 
 _DEEPEST = 64

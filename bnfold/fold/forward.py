@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ForwardWalk", "toward_consumers"]
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})
-_MOST_NODES = 4096
+_MOST_NODES = 1024
 """No map is followed through more nodes than this."""
 
 
