@@ -19,7 +19,7 @@ __all__ = ["scale_step"]
 _DEQUANTISES = "DequantizeLinear"
 
 
-def scale_step(draft: Draft, step: Step) -> tuple[Step, tuple[int, ...]] | Refusal | None:
+def scale_step(draft: Draft, step: Step) -> Step | Refusal | None:
     """Return what the scales of a layer's quantised weights take in when the layer takes a step.
 
     Args:
@@ -27,8 +27,7 @@ def scale_step(draft: Draft, step: Step) -> tuple[Step, tuple[int, ...]] | Refus
         step: What the layer takes in.
 
     Returns:
-        The step of the node that dequantises, and the nodes between the two; None where the weights are not quantised,
-        or stay what they are.
+        None where the weights are not quantised, or stay what they are.
     """
     assert step.affine is not None
     absorber = draft.rules.absorbers[step.op_type, step.side]
@@ -39,7 +38,7 @@ def scale_step(draft: Draft, step: Step) -> tuple[Step, tuple[int, ...]] | Refus
     way = draft.view.dequantising(weight)
     if not way:
         return None
-    *between, index = way
+    index = way[-1]
     rule = draft.rules.absorbers.get((_DEQUANTISES, Side.OUTPUT))
     if rule is None:
         return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is quantised")
@@ -58,8 +57,7 @@ def scale_step(draft: Draft, step: Step) -> tuple[Step, tuple[int, ...]] | Refus
             if isinstance(before, Refusal):
                 return before
             field = before
-    scales = draft.absorb(index, rule, field)
-    return scales if isinstance(scales, Refusal) else (scales, tuple(between))
+    return draft.absorb(index, rule, field)
 
 
 def _in_front(draft: Draft, index: int, field: Field) -> Field | Refusal:

@@ -30,6 +30,7 @@ def regions_of(draft: Draft, folds: Sequence[Fold]) -> tuple[Region, ...]:
         nodes = {fold.index, *fold.path, *(step.index for step in fold.steps)}
         nodes |= {layer_of[node] for node in nodes if node in layer_of}
         nodes |= {draft.add_behind[node] for node in nodes if node in draft.add_behind}
+        nodes |= {other for node in nodes for other in _dequantising(draft, node)}
         touched = {owner[node] for node in nodes if node in owner}
         members = [fold]
         for other in sorted(touched):
@@ -40,6 +41,13 @@ def regions_of(draft: Draft, folds: Sequence[Fold]) -> tuple[Region, ...]:
         groups.append((nodes, members))
     alive = sorted(set(owner.values()))
     return tuple(_region(draft, *groups[number]) for number in alive)
+
+
+def _dequantising(draft: Draft, node: int) -> set[int]:
+    """Return the nodes that dequantise weight or bias of a layer: they change with it."""
+    if not draft.taken_in.get(node):
+        return set()
+    return {other for name in draft.view.graph.node[node].input for other in draft.view.dequantising(name)}
 
 
 def _region(draft: Draft, nodes: set[int], folds: Sequence[Fold]) -> Region:

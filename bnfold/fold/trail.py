@@ -129,12 +129,9 @@ def settle(draft: Draft, trail: Trail, side: Side) -> tuple[Step, ...] | Refusal
         scales = scale_step(draft, step)
         if isinstance(scales, Refusal):
             return scales
-        if scales is None:
-            continue
-        if any(other.index == scales[0].index for other in steps):
+        if scales is not None and any(other.index == scales.index for other in steps):
             return Refusal(Reason.NO_RULE, f"it reaches the quantised weights of {step.node} twice")
-        steps.append(scales[0])
-        trail.path |= dict.fromkeys(scales[1])
+        steps += [scales] if scales is not None else []
     for index, applied in trail.own.items():
         own = applied.after(draft.affines[index].field)
         rule = SHIFT_RULE

@@ -87,7 +87,9 @@ def test_the_quantised_numbers_stay_small_and_the_result_is_the_same(graph: str)
     fold_plan = plan(model)
     assert fold_plan.kept == ()
     assert fold_plan.plain == ()
-    folded = apply(model, fold_plan).model
+    result = apply(model, fold_plan)
+    folded = result.model
+    assert [(region.inputs, region.outputs) for region in result.regions] == [(("x",), ("y",))]
     feeds = feeds_for(model, seed=4)
     for actual, wanted in zip(run(folded, feeds), run(model, feeds), strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-5)
