@@ -56,6 +56,7 @@ POSITIVE = {"gammas": "positive"}
 TENSORFLOW = {"names": "tensorflow"}
 BARE = {"names": "none", "weights": "constant"}
 FREE = {"free_image": True}
+DYNAMO = {"names": "dynamo", "opset": 18}
 COMPUTED = {"computed_shapes": True}
 
 # Behind a convolution: every batch norm goes backward, whatever its sign.
@@ -70,6 +71,8 @@ _BEHIND = (
     ),
     Architecture("ResNet, free image", residual.resnet, 10, at_most={"Add": 4}, style=FREE),
     Architecture("ResNet, features", partial(residual.resnet, features=True), 10, at_most={"Add": 4}),
+    Architecture("ResNet, dynamo", residual.resnet, 10, at_most={"Add": 4}, style=DYNAMO),
+    Architecture("EfficientNet, dynamo", mobile.efficientnet, 16, at_most={"Add": 3}, style=DYNAMO),
     Architecture("ResNet, computed shapes", residual.resnet, 10, at_most={"Add": 4}, style=COMPUTED | FREE),
     Architecture("HRNet, computed shapes", residual.hrnet, 31, at_most={"Conv": 31}, style=COMPUTED),
     Architecture("HRNet", residual.hrnet, 31, at_most={"Conv": 31}),
@@ -114,6 +117,7 @@ _BEHIND = (
 _IN_FRONT = (
     Architecture("LeViT", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}),
     Architecture("LeViT, dynamic", partial(tokens.levit, dynamic=True), 21, at_most={"Add": 25, "Mul": 4}),
+    Architecture("LeViT, dynamo", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}, style=DYNAMO),
     Architecture("LeViT, computed shapes", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}, style=COMPUTED),
     Architecture("CoAtNet", further.coatnet, 11, at_most={"Conv": 17, "Add": 3 + 7}),
     Architecture("Visformer", tokens.visformer, 15, at_most={"Conv": 26}),
@@ -134,6 +138,7 @@ _ACTIVATED = (
         at_most={"Add": 4, "Mul": 0},
         style=POSITIVE,
     ),
+    Architecture("ResNetV2, dynamo", residual.resnet_v2, 9, at_most={"Add": 4, "Mul": 0}, style=POSITIVE | DYNAMO),
     Architecture("ResNetV2, free image", residual.resnet_v2, 9, at_most={"Add": 4, "Mul": 0}, style=POSITIVE | FREE),
     Architecture(
         "ResNetV2, features",
@@ -143,6 +148,14 @@ _ACTIVATED = (
         fewest={},
         at_most={"Add": 4},
         style=POSITIVE,
+    ),
+    Architecture(
+        "DenseNet, dynamo",
+        residual.densenet,
+        15,
+        stays={"used-elsewhere": 7},
+        fewest={},
+        style=POSITIVE | DYNAMO,
     ),
     # The first of its batch norms stands behind zeros that were padded by a node of their own.
     Architecture(
@@ -239,6 +252,7 @@ _BRANCHED = (
         "RepVGG, grouped", partial(branched.repvgg, group=2, se=True), 12, at_most={"Conv": 15, "Add": 0}, style=FREE
     ),
     Architecture("MobileOne", branched.mobileone, 35, at_most={"Conv": 9, "Add": 0}, style=BARE),
+    Architecture("MobileOne, dynamo", branched.mobileone, 35, at_most={"Conv": 9, "Add": 0}, style=DYNAMO),
     Architecture("RepGhost", branched.repghost, 19, at_most={"Conv": 15, "Add": 3}),
     Architecture("FastViT", branched.fastvit, 26, at_most={"Conv": 19, "Add": 11, "Sub": 0}),
 )

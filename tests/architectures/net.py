@@ -38,8 +38,9 @@ class Style:
 
     Attributes:
         dtype: Of all weights and values.
-        names: ``torch`` has a path for every module, ``tensorflow`` has slashes and ``:0``; with ``none`` nodes have
-            no names and values have numbers.
+        names: ``torch`` has a path for every module, ``tensorflow`` has slashes and ``:0``, ``dynamo`` has the type
+            and shape of every value and metadata on every node; with ``none`` nodes have no names and values have
+            numbers.
         weights: Whether weights are initializers, or the values of Constant nodes.
         gammas: Whether every gamma is positive, or some are negative; or some channels are dead, as weight decay leaves
             them: gamma is zero, or nearly, and so is the variance.
@@ -51,7 +52,7 @@ class Style:
     """
 
     dtype: Literal["float16", "float32", "float64"] = "float32"
-    names: Literal["torch", "tensorflow", "none"] = "torch"
+    names: Literal["torch", "tensorflow", "dynamo", "none"] = "torch"
     weights: Literal["initializer", "constant"] = "initializer"
     gammas: Literal["positive", "mixed", "dead"] = "positive"
     free_image: bool = False
@@ -74,6 +75,7 @@ class Net:
     tensors: list[TensorProto] = field(default_factory=list)
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
     _path: list[str] = field(default_factory=list)
     _seen: Counter[str] = field(default_factory=Counter)
     _rng: np.random.Generator = field(init=False)
@@ -101,6 +103,8 @@ class Net:
         if self.style.names == "tensorflow":
             kinds = {"Conv": "Conv2D", "BatchNormalization": "FusedBatchNormV3", "Add": "add", "Gemm": "MatMul"}
             return self._unique("/".join(["model", *parts, kinds.get(op_type, op_type)]))
+        if self.style.names == "dynamo":
+            return self._unique(f"node_{op_type}")
         paths = [".".join(parts[: end + 1]) for end in range(len(parts))]
         return self._unique("/" + "/".join([*paths, op_type]))
 
@@ -133,10 +137,14 @@ class Net:
         outputs = []
         for position, shape in enumerate(shapes):
             styles = {"torch": f"{name}_output_{position}", "tensorflow": f"{name}:{position}"}
+            styles["dynamo"] = f"{name.removeprefix('node_').lower()}_{position}"
             outputs.append(Value(styles.get(self.style.names) or self._unique("v"), shape) if shape else Value("", ()))
         node = helper.make_node(op_type, names, [value.name for value in outputs], **attributes)
         if self.style.names != "none":
             node.name = name
+        if self.style.names == "dynamo":
+            node.metadata_props.add(key="namespace", value=".".join([*self._path, module]))
+            self.values += outputs
         self.nodes.append(node)
         return outputs
 
@@ -294,6 +302,7 @@ class Net:
         """Return the model: its batch is free, and it says who wrote it, as files do."""
         element = helper.np_dtype_to_tensor_dtype(np.dtype(self.style.dtype))
         free = {value.shape[0] for value in self.inputs}
+        stated = [value for value in self.values if value not in self.outputs]
         graph = helper.make_graph(
             self.nodes,
             name,
@@ -301,14 +310,19 @@ class Net:
             [helper.make_tensor_value_info(value.name, element, self._declared(value)) for value in self.outputs],
             self.tensors,
             doc_string=f"The graph of {name}.",
+            value_info=[helper.make_tensor_value_info(value.name, element, self._known(value)) for value in stated],
         )
         assert free == {self.style.batch}
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", self.style.opset)], ir_version=8, producer_name="exporter"
+            graph, opset_imports=[helper.make_opsetid("", self.style.opset)], ir_version=10, producer_name="exporter"
         )
         model.doc_string = f"{name}, for the tests."
         helper.set_model_props(model, {"classes": "cat,dog", "revision": "7"})
         return model
+
+    def _known(self, value: Value) -> list[int | None]:
+        """Leave out what may be the batch."""
+        return [None if size == self.style.batch else size for size in value.shape]
 
     def _declared(self, value: Value) -> list[str | int | None]:
         declared: list[str | int | None] = list(value.shape)

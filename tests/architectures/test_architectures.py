@@ -177,6 +177,14 @@ def test_what_no_fold_touches_is_byte_for_byte_the_same(architecture: Architectu
     tensors = {tensor.name: tensor.SerializeToString() for tensor in model.graph.initializer}
     kept = {tensor.name: tensor.SerializeToString() for tensor in result.graph.initializer if tensor.name in tensors}
     assert kept == {name: tensors[name] for name in kept}
+    stated = {value.name: value for value in model.graph.value_info}
+    for value in result.graph.value_info:
+        assert value == stated.get(value.name, value)
+    computed = {name for node in result.graph.node for name in node.output}
+    assert {value.name for value in result.graph.value_info} <= computed
+    assert stated.keys() & computed <= {value.name for value in result.graph.value_info}
+    properties = {node.name: node.metadata_props for node in model.graph.node if node.metadata_props}
+    assert all(node.metadata_props == properties[node.name] for node in result.graph.node if node.name in properties)
     # A constant that is gone was a batch norm's, or an input of a node that is gone or reads another one now.
     nodes = {node.SerializeToString() for node in result.graph.node}
     changed = {name for node in model.graph.node if node.SerializeToString() not in nodes for name in node.input}
