@@ -129,6 +129,8 @@ def _flatten(node: NodeView, field: Field, direction: Direction) -> Field | Refu
         return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the input of {node.name} is not known")
     axis = node.integer("axis", 1)
     axis += len(shape) if axis < 0 else 0
+    if not 0 <= axis <= len(shape):
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} has no axis {node.integer('axis', 1)}")
     halves = (_product(shape[:axis]), _product(shape[axis:]))
     if direction is Direction.FORWARD:
         return _regrouped(node, field, shape, halves)
@@ -171,7 +173,8 @@ def _squeeze(node: NodeView, field: Field, direction: Direction) -> Field | Refu
     if axes is None or rank is None:
         if before is None or after is None:
             return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} drops are not known")
-        return _reshape(node, field, direction)
+        shapes = (before, after) if direction is Direction.FORWARD else (after, before)
+        return _regrouped(node, field, *shapes)
     if field.rank + (len(axes) if direction is Direction.BACKWARD else 0) != rank:
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} drops {len(axes)} of {rank} axes, which leaves {field.rank}")
     return _without(field, axes, node) if direction is Direction.FORWARD else _with(field, axes)
