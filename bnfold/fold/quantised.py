@@ -32,6 +32,8 @@ def scale_step(draft: Draft, step: Step) -> Step | Refusal | None:
     assert step.affine is not None
     absorber = draft.rules.absorbers[step.op_type, step.side]
     node = draft.view.node(step.index)
+    if not any(draft.view.dequantising(name) for name in node.proto.input):
+        return None
     form = absorber.form(node)
     assert isinstance(form, Form)
     weight = node.proto.input[form.weight]

@@ -110,8 +110,8 @@ def _copy_node(node: NodeProto, skeleton: GraphProto) -> None:
     if large:  # a large Constant node becomes a typed input, like a large initializer
         skeleton.input.extend(_typed(node.output[0], tensor) for tensor in large[:1])
         return
-    if node.op_type == "GatherND" and any(a.name == "batch_dims" and a.i < 0 for a in node.attribute):
-        return  # onnx's inference would read in front of the shape, and crash the whole process
+    if any(_crashes(node, attribute) for attribute in node.attribute):
+        return
     copy = skeleton.node.add(op_type=node.op_type, domain=node.domain, name=node.name)
     if node.op_type in _KEEPING and node.domain in _STANDARD:
         copy.op_type = "Identity"
@@ -126,6 +126,15 @@ def _copy_node(node: NodeProto, skeleton: GraphProto) -> None:
             _copy_graph(attribute.g, body.g, outermost=False)
         else:
             copy.attribute.append(attribute)
+
+
+def _crashes(node: NodeProto, attribute: AttributeProto) -> bool:
+    """Tell whether onnx's inference would take the whole process down: it believes these two attributes."""
+    if node.op_type == "GatherND" and attribute.name == "batch_dims":
+        return attribute.i < 0  # it reads in front of the shape
+    if node.op_type == "Split" and attribute.name == "num_outputs":
+        return attribute.i != len(node.output)  # it makes room for so many
+    return False
 
 
 def _size(tensor: TensorProto) -> int:

@@ -106,6 +106,8 @@ def _mirrored(node: Linear, scale: Float64Array) -> Integers | Refusal:
 
 def _absorb(node: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     scale, shift = _laid_over(node, affine)
+    if np.any(shift) and node.attributes.get("output_dtype"):
+        return Refusal(Reason.WEIGHT_TYPE, "it computes another type than that of its scales, and the shift has theirs")
     constants = dict(node.constants)
     if np.any(scale <= 0):
         mirrored = _mirrored(node, scale)

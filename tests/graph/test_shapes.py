@@ -18,6 +18,7 @@ def types_of(graph: str, opset: int = 20) -> dict[str, object]:
     [
         "(float[4,6] t, int64[5,-1] i) => (float y) { h = GatherND(t, i)  y = Relu(h) }",
         "(float[4,6] t, int64[5,1] i) => (float y) { h = GatherND<batch_dims=-2>(t, i)  y = Relu(h) }",
+        "(float[6,2] t) => (float y) { h, i = Split<num_outputs=68719476736>(t)  y = Relu(h) }",
     ],
 )
 def test_what_would_make_the_inference_crash_is_kept_from_it(graph: str) -> None:
