@@ -11,6 +11,7 @@ from bnfold.rules import RULES, Absorber, Carrier, Example, Reason, Source
 
 __all__ = ["rule_pages"]
 
+_USUAL_OPSET = Example("", "").opset
 _GENERATED = "Generated from the code by `python -m bnfold.cli.reference docs`; a test checks that it is current."
 _RULES = """\
 A batch norm in inference mode is an affine map per channel, `y = s·x + o`, and so is a Mul, Add, Sub, Div or Neg with a
@@ -88,7 +89,8 @@ def _example(example: Example) -> str:
     kept = "" if example.refused is None else f" *Kept*: [{example.refused.id}](reasons.md#{example.refused.id})."
     first, _, rest = example.graph.strip().partition("\n")
     graph = f"{first}\n{textwrap.indent(textwrap.dedent(rest), '    ')}".strip()
-    return f"{example.title[:1].upper()}{example.title[1:]}.{kept}\n\n```\n{graph}\n```"
+    version = "" if example.opset == _USUAL_OPSET else f" Opset {example.opset}."
+    return f"{example.title[:1].upper()}{example.title[1:]}.{version}{kept}\n\n```\n{graph}\n```"
 
 
 def _reasons_page(sections: Iterable[_Section]) -> str:
