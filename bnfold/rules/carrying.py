@@ -82,8 +82,9 @@ def misfit(node: NodeView, field: Field, shape: Shape | None) -> Refusal | None:
 
 
 def shape_text(shape: tuple[Dimension, ...]) -> str:
-    """Return a shape for a sentence, with ``?`` for what is not known."""
-    return "[" + ", ".join("?" if size is None or str(size).startswith("\0") else str(size) for size in shape) + "]"
+    """Return a shape for a sentence, with ``?`` for what is not known or has a made-up name."""
+    made_up = ("\0", "unk__")
+    return "[" + ", ".join("?" if size is None or str(size).startswith(made_up) else str(size) for size in shape) + "]"
 
 
 def size_of(shape: Shape | None, axis: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -89,20 +90,21 @@ def _around(node: NodeView) -> tuple[Shape, Shape] | None:
     before = tuple(f"\0{axis}" if size is None else size for axis, size in enumerate(before))
     given = node.constant(1) if node.has_input(1) else node.attributes.get("shape")
     target = whole_numbers(given)
-    if target is None:
-        return None if after is None else (before, after)
-    if after is None or len(after) != len(target):
-        after = (None,) * len(target)
+    if target is None and after is None:
+        return None
+    if after is None or (target is not None and len(after) != len(target)):
+        after = (None,) * len(target or ())
     named: list[Dimension] = list(after)
-    for axis, size in enumerate(target):
+    for axis, size in enumerate(target or ()):
         if size == 0 and not node.integer("allowzero", 0):
             if axis >= len(before):
                 return None
             named[axis] = before[axis]
         elif size >= 0:
             named[axis] = size
-    if target.count(-1) == 1 and not isinstance(named[target.index(-1)], int):
-        named[target.index(-1)] = _left_over(before, [size for at, size in enumerate(named) if target[at] != -1])
+    unknown = [axis for axis, size in enumerate(named) if not isinstance(size, int) and size not in before]
+    if len(unknown) == 1:
+        named[unknown[0]] = _left_over(before, [size for axis, size in enumerate(named) if axis != unknown[0]])
     return before, tuple(named)
 
 
@@ -114,8 +116,8 @@ def _left_over(before: Shape, others: Sequence[Dimension]) -> Dimension:
             if size not in left:
                 return None
             left.remove(size)
-    whole = int(np.prod([size for size in before if isinstance(size, int)], dtype=np.int64))
-    taken = int(np.prod([size for size in others if isinstance(size, int)], dtype=np.int64))
+    whole = prod(size for size in before if isinstance(size, int))
+    taken = prod(size for size in others if isinstance(size, int))
     if taken <= 0 or whole <= 0:
         return None
     if not left:

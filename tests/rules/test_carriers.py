@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
 from bnfold.affine import Field
+from bnfold.graph.view import views
 from bnfold.rules import RULES, Carried, Reason, Refusal
 from tests.rules.single_nodes import Single, backward, computed, field_for, forward, view_of
 
@@ -92,6 +94,13 @@ BACKWARD = {
     "Reshape, heads": Row(fed("Reshape", value(2, 5, 6), ints(0, 0, 2, 3)), "scale", (2, 3)),
     "Reshape, a free batch and height": Row(
         fed("Reshape", value(2, 6, 5, 4), ints(0, 2, 3, -1, 4), declared={0: (None, 6, None, 4)}), "scale", (1, 2)
+    ),
+    "Reshape by a shape that is computed": Row(
+        joined("Reshape", value(2, 6, 5), ints(2, 2, 3, 5), declared={0: ("N", 6, "T"), 1: (4,)}),
+        "scale",
+        (1,),
+        Reason.UNKNOWN_SHAPE,
+        "node reshapes [?, ?, ?, ?] to [N, 6, T]: the channel is lost track of",
     ),
     "Reshape, rows of another length": Row(
         fed("Reshape", value(6, 6), ints(4, 9)),
@@ -578,6 +587,26 @@ def test_inputs_of_a_concatenation_that_take_nothing_are_not_named() -> None:
     found = backward(single, Field(np.asarray([[1.0, 1.0, 1.0, 1.0, 3.0]]), np.zeros((1, 5))))
     assert isinstance(found, list)
     assert [list(way.fields) for way in found] == [[1]]
+
+
+def test_a_channel_shuffle_whose_shapes_are_all_computed_moves_each_channel() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]> shuffle (double[N,8,H,W] x) => (double y)
+        <int64 i = {0}, int64 j = {2}, int64 k = {3}, int64[1] z = {0}, int64[1] g = {2}, int64[1] c = {4},
+         int64[1] m = {-1}> {
+        s = Shape(x) n = Gather(s, i) h = Gather(s, j) w = Gather(s, k)
+        a = Unsqueeze(n, z) b = Unsqueeze(h, z) d = Unsqueeze(w, z) e = Concat<axis=0>(a, g, c, b, d)
+        r = Reshape(x, e) t = Transpose<perm=[0,2,1,3,4]>(r) f = Concat<axis=0>(a, m, b, d) y = Reshape(t, f) }""")
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    view = next(views(model))
+    field = Field(np.arange(8.0).reshape(1, 8, 1, 1), np.zeros((1, 8, 1, 1)))
+    for index in reversed(
+        [index for index in range(len(view)) if view.node(index).op_type in {"Reshape", "Transpose"}]
+    ):
+        node = view.node(index)
+        found = RULES.carriers[node.op_type].backward(node, 0, field)
+        assert isinstance(found, Carried)
+        field = found.fields[0]
+    np.testing.assert_array_equal(field.scale.reshape(-1), np.arange(8.0).reshape(4, 2).T.reshape(-1))
 
 
 def test_a_mask_that_is_read_keeps_a_dropout_as_it_is() -> None:
