@@ -12,6 +12,7 @@ import pytest
 from bnfold.fold import apply, plan
 from tests.fold.small_graphs import (
     backward,
+    corners_nets,
     corners_values,
     corners_ways,
     forward,
@@ -41,6 +42,7 @@ THEMES = {
     "spelt long ago": versions,
     "corner": corners_values,
     "corner of ways": corners_ways,
+    "corner of nets": corners_nets,
     "trap of axes": traps_axes,
     "trap of signs": traps_signs,
     "trap of uses": traps_uses,
