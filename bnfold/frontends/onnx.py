@@ -49,7 +49,8 @@ def load(path: Path, request: Request) -> Loaded:
     check(model, path)
     mode = _pin(model, request.set_values)
     model = cut(model, request.inputs, request.outputs)
-    producer = " ".join(part for part in (model.producer_name, model.producer_version) if part)
+    version = model.producer_version.removesuffix(" None")  # so tf2onnx writes it where it knows no commit
+    producer = " ".join(part for part in (model.producer_name, version) if part)
     inputs, outputs = specs(model)
     return Loaded(
         model=model,

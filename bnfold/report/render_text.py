@@ -290,8 +290,12 @@ def _layers(into: Sequence[Absorbed]) -> Sequence[Absorbed]:
 
 def _into(into: Sequence[Absorbed], *, verbose: bool) -> str:
     """Say which nodes took a map in; the rules by which they did are for those who want every detail."""
-    steps = into if verbose else _layers(into)
-    return ", ".join(f"{step.op_type} {step.node}{f' ({step.rule})' if verbose else ''}" for step in steps)
+    if verbose:
+        return ", ".join(f"{step.op_type} {step.node} ({step.rule})" for step in into)
+    by_operation: dict[str, list[str]] = defaultdict(list)
+    for step in _layers(into):
+        by_operation[step.op_type].append(step.node)
+    return " · ".join(f"{op_type} {', '.join(nodes)}" for op_type, nodes in by_operation.items())
 
 
 def _inlined(functions: Sequence[Inlined]) -> str:
