@@ -29,6 +29,7 @@ from bnfold.rules import (
     repeats,
     resampling,
     selections,
+    sequences,
     sources,
     sums,
     unchanged,
@@ -109,6 +110,7 @@ _CARRIERS = (
     pooling.CARRIERS,
     reductions.CARRIERS,
     resampling.CARRIERS,
+    sequences.CARRIERS,
 )
 
 RULES = Rules(

@@ -333,6 +333,21 @@ def _upsample(rng: np.random.Generator) -> Single:
     return Single("Upsample", (x, factors), frozenset({1}), {"mode": "nearest"}, opset=9, declared=known)
 
 
+def _reverse(rng: np.random.Generator) -> Single:
+    x = rng.normal(size=_shape(rng, 2, 3))
+    batch = int(rng.integers(2))
+    lengths = rng.integers(1, x.shape[1 - batch] + 1, x.shape[batch])
+    attributes = {"batch_axis": batch, "time_axis": 1 - batch}
+    return Single("ReverseSequence", (x, lengths), attributes=attributes, declared={0: _hidden(rng, x.shape)})
+
+
+def _running_sum(rng: np.random.Generator) -> Single:
+    x = rng.normal(size=_shape(rng))
+    attributes = {"exclusive": int(rng.integers(2)), "reverse": int(rng.integers(2))}
+    axis = np.asarray(rng.integers(-x.ndim, x.ndim))
+    return Single("CumSum", (x, axis), frozenset({1}), attributes, declared={0: _hidden(rng, x.shape)})
+
+
 DRAWS: dict[str, tuple[Draw, ...]] = {
     "Identity": (_of_one("Identity"),),
     "Dropout": (_of_one("Dropout"),),
@@ -380,8 +395,10 @@ DRAWS: dict[str, tuple[Draw, ...]] = {
     "Resize": (_resize,),
     "Upsample": (_upsample,),
     "Pad": (_pad,),
+    "ReverseSequence": (_reverse,),
+    "CumSum": (_running_sum,),
 }
-SCALE_ALONE = {"LeakyRelu", "PRelu", "Abs", "LpPool", "GlobalLpPool", "ReduceL1", "ReduceL2"}
+SCALE_ALONE = {"CumSum", "LeakyRelu", "PRelu", "Abs", "LpPool", "GlobalLpPool", "ReduceL1", "ReduceL2"}
 
 
 def _seed(op_type: str, direction: int) -> int:
