@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["affines_of", "batch_norms_of"]
 
+_MOST_NODES = 20_000
+"""Nodes up to which another plan is made only to give advice."""
+
 _FEWEST = "Give --fold fewest: it folds too, and onnxruntime takes longer for what stands in its place."
 _FREEZE = "Give --freeze-initializers: weights that are also inputs of the graph are taken as constants then."
 
@@ -82,6 +85,7 @@ class _Advice:
     def __init__(self, model: ModelProto, plan: FoldPlan) -> None:
         self._model, self._plan = model, plan
         self._staying: dict[str, frozenset[str]] = {}
+        self._nodes = sum(1 for _output in node_outputs(model))
         keys = {f"{function.domain}::{function.name}": key_of(function) for function in model.functions}
         reasons = obstacles(model) if keys else {}
         self._obstacles = {name: reasons[key] for name, key in keys.items() if key in reasons}
@@ -110,7 +114,9 @@ class _Advice:
         return any(refusal.reason is Reason.NO_GAIN for refusal in (kept.refusal, *kept.also))
 
     def _folds_if(self, what: Literal["frozen", "fewest"], subject: Subject) -> bool:
-        """Tell whether a batch norm would be folded if its owner asked for it otherwise."""
+        """Tell whether a batch norm folds if its owner asks for it otherwise; of huge graphs nobody asks."""
+        if self._nodes > _MOST_NODES:
+            return False
         if what not in self._staying:
             model = freeze(self._model) if what == "frozen" else self._model
             plan = folding.plan(model, keep=self._plan.keep, fewest=what == "fewest")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bnfold.report.layout import file_rows, grid, plural, shown, size, some
+from bnfold.report.render_layout import file_rows, grid, plural, shown, size, some
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -9,8 +9,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from bnfold.frontends.loaded import TensorSpec
-from bnfold.report.layout import FEW, LABEL, file_rows, grid, plural, shown, size, some
 from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, Report
+from bnfold.report.render_layout import FEW, LABEL, file_rows, grid, plural, shown, size, some
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

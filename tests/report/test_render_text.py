@@ -11,7 +11,8 @@ from rich.console import Console
 
 from bnfold.parity.verdict import Finding, Parity, Verdict
 from bnfold.report import Report, Source
-from bnfold.report.render_text import render, render_line, size
+from bnfold.report.render_layout import size
+from bnfold.report.render_text import render, render_line
 from tests.report.reports import FOLDED, PUT_BACK, SOURCE, WANTING, comparison, region, report
 
 
