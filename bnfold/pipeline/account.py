@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bnfold import fold as folding
 from bnfold.fold import Fold, FoldPlan, Step, Subject
@@ -23,6 +23,9 @@ __all__ = ["affines_of", "batch_norms_of"]
 
 _MOST_NODES = 20_000
 """Nodes up to which another plan is made only to give advice."""
+
+_DEAR = "an Add would cost more than "
+"""How the plan says that a batch norm could be folded, and onnxruntime would take longer for what is left of it."""
 
 _FEWEST = "Give --fold fewest: it folds too, and onnxruntime takes longer for what stands in its place."
 _FREEZE = "Give --freeze-initializers: weights that are also inputs of the graph are taken as constants then."
@@ -84,8 +87,7 @@ class _Advice:
 
     def __init__(self, model: ModelProto, plan: FoldPlan) -> None:
         self._model, self._plan = model, plan
-        self._staying: dict[str, frozenset[str]] = {}
-        self._nodes = sum(1 for _output in node_outputs(model))
+        self._staying_frozen: frozenset[str] | None = None
         keys = {f"{function.domain}::{function.name}": key_of(function) for function in model.functions}
         reasons = obstacles(model) if keys else {}
         self._obstacles = {name: reasons[key] for name, key in keys.items() if key in reasons}
@@ -104,21 +106,17 @@ class _Advice:
                 remedy = "Export the model and its functions with one opset, or without functions of its own."
         elif reason is not Reason.KEPT_ON_REQUEST:
             # What one of bnfold's own options changes is told before what the model's owner could.
-            if overridable(self._model) and self._folds_if("frozen", subject):
+            if self._folds_frozen(subject):
                 remedy = _FREEZE
-            elif self._is_dear(kept) and self._folds_if("fewest", subject):
+            elif any(other.detail.startswith(_DEAR) for other in (kept.refusal, *kept.also)):
                 remedy = _FEWEST
         return Kept(reason.id, reason.says, detail, remedy)
 
-    def _is_dear(self, kept: Stays) -> bool:
-        return any(refusal.reason is Reason.NO_GAIN for refusal in (kept.refusal, *kept.also))
-
-    def _folds_if(self, what: Literal["frozen", "fewest"], subject: Subject) -> bool:
-        """Tell whether a batch norm folds if its owner asks for it otherwise; of huge graphs nobody asks."""
-        if self._nodes > _MOST_NODES:
-            return False
-        if what not in self._staying:
-            model = freeze(self._model) if what == "frozen" else self._model
-            plan = folding.plan(model, keep=self._plan.keep, fewest=what == "fewest")
-            self._staying[what] = frozenset(kept.subject.output for kept in plan.kept)
-        return subject.output not in self._staying[what]
+    def _folds_frozen(self, subject: Subject) -> bool:
+        """Tell whether a batch norm folds once no initializer can be overridden; of huge graphs nobody asks."""
+        if self._staying_frozen is None:
+            if not overridable(self._model) or sum(1 for _output in node_outputs(self._model)) > _MOST_NODES:
+                return False
+            plan = folding.plan(freeze(self._model), keep=self._plan.keep)
+            self._staying_frozen = frozenset(kept.subject.output for kept in plan.kept)
+        return subject.output not in self._staying_frozen
