@@ -23,7 +23,7 @@ from bnfold.parity.reference import Reference
 from bnfold.parity.run import Session
 
 
-class _Net:
+class Net:
     """ResNet-50 with random weights, and by hand the same without its batch norms."""
 
     def __init__(self, *, folded: bool) -> None:
@@ -34,10 +34,12 @@ class _Net:
         self.regions: list[Region] = []
 
     def constant(self, name: str, array: np.ndarray) -> str:
+        """Add an initializer; return its name."""
         self.tensors.append(numpy_helper.from_array(array.astype(np.float32), name))
         return name
 
     def conv(self, x: str, inputs: int, outputs: int, k: int, stride: int, *, relu: bool = True) -> str:
+        """Add a convolution with a batch norm, folded or not; return the name of what comes out."""
         n = len(self.regions)
         w = (self.rng.normal(size=(outputs, inputs, k, k)) / np.sqrt(inputs * k * k)).astype(np.float32)
         gamma, var = (self.rng.uniform(0.5, 1.5, size=outputs).astype(np.float32) for _ in range(2))
@@ -62,6 +64,7 @@ class _Net:
         return f"r{n}"
 
     def model(self, side: int) -> ModelProto:
+        """Return the whole net for images of this side."""
         x = self.conv("x", 3, 64, 7, 2)
         self.nodes.append(
             helper.make_node("MaxPool", [x], ["p"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
@@ -100,7 +103,7 @@ def _median(run: Callable[[], object], times: int) -> float:
 
 if __name__ == "__main__":
     side = int(sys.argv[1]) if len(sys.argv) > 1 else 224
-    before, after = _Net(folded=False), _Net(folded=True)
+    before, after = Net(folded=False), Net(folded=True)
     unfolded, folded = before.model(side), after.model(side)
     feeds = {"x": np.random.default_rng(1).normal(size=(1, 3, side, side)).astype(np.float32)}
     session, reference = Session(unfolded), Reference(unfolded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from bnfold.parity.compare import match
 from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, sizes_to_try, turned
 from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with, roundoff
+from bnfold.parity.lanes import LANES, halved
 from bnfold.parity.laws import batch_independence, determinism
 from bnfold.parity.local import check_region
 from bnfold.parity.margins import decision_behind
@@ -63,7 +65,8 @@ def verify(
     if any(finding.check in {"inputs", "outputs", "onnx.checker"} for finding in static):
         return Parity(Verdict.FAIL, level, static=static, seconds=time.perf_counter() - started)
     try:
-        parity = _verify(_Task(unfolded, folded, tuple(regions), original, level, seed, tuple(feeds or ()), tell))
+        with halved():
+            parity = _verify(_Task(unfolded, folded, tuple(regions), original, level, seed, tuple(feeds or ()), tell))
     except ParityError as error:
         parity = Parity(Verdict.FAIL, level, detail=str(error))
     except BnfoldError as error:
@@ -132,11 +135,9 @@ def _verify(task: _Task) -> Parity:
     for number, probe in enumerate(probes):
         task.tell("running probes", number, len(probes))
         records.append(_record(probe, used=False))
-        try:
-            base = tried if number == 0 and tried and not task.given else stand.unfolded.run(probe.feeds)
-        except BnfoldError:
+        run = stand.baseline(probe.name, probe.feeds, base=None if number or task.given else tried)
+        if run is None:
             continue  # sizes that the model does not take
-        run = stand.baseline(probe.name, probe.feeds, base=base)
         if not any(record.used for record in records):
             amplification, growth = _amplification(stand, probe, run, quick=task.level != "full")
             checks = _check_regions(stand, task, elements)
@@ -180,7 +181,7 @@ def _folded_session(folded: ModelProto) -> Session:
         raise ParityError(f"the folded model cannot be loaded: {error}", hint="Report the model.") from error
 
 
-def _accepted_sizes(stand: Stand, seed: int) -> tuple[Sizes, Mapping[str, Array]]:
+def _accepted_sizes(stand: Stand, seed: int) -> tuple[Sizes, Mapping[str, Array] | None]:
     """Return the first choice of the free axes that the unfolded model runs with, and what it returned."""
     first, refusal = None, ""
     for sizes in sizes_to_try(stand.inputs):
@@ -192,7 +193,7 @@ def _accepted_sizes(stand: Stand, seed: int) -> tuple[Sizes, Mapping[str, Array]
             continue
         return sizes, tried
     if first is None or not stand.inputs:
-        return {}, {}
+        return {}, None
     raise UnsupportedOpError(
         f"no size of the free axes was found that the model takes: {refusal}", hint="Verify with arrays of your own."
     )
@@ -221,12 +222,11 @@ def _compare(
         if look not in memory:
             feeds = jittered(probe.feeds, 1000 + look)
             moved = any(not np.array_equal(feeds[name], array) for name, array in probe.feeds.items())
-            again = candidate(feeds) if moved else None
+            drawn = stand.baseline(probe.name, feeds, look + 1) if moved else None
+            again = None if drawn is None else candidate(feeds)
             memory[look] = None
-            if again is not None:
-                memory[look] = replace(
-                    stand.baseline(probe.name, feeds, look + 1), candidate=again, amplification=run.amplification
-                )
+            if drawn is not None and again is not None:
+                memory[look] = replace(drawn, candidate=again, amplification=run.amplification)
         return memory[look]
 
     for name, ledger in ledgers.items():
@@ -261,24 +261,26 @@ def _amplification(stand: Stand, probe: Probe, run: Run, *, quick: bool) -> tupl
 
 
 def _check_regions(stand: Stand, task: _Task, elements: _Elements) -> list[RegionCheck]:
-    checks = []
-    for number, region in enumerate(task.regions):
-        task.tell("checking folds", number, len(task.regions))
+    def check(region: Region) -> RegionCheck:
         values = [
             {name: _stored(visit[name], elements.of(name)) for name in region.inputs}
             for visit in stand.captured.get(region.scope, ())
         ]
-        checks.append(
-            check_region(
-                region,
-                task.unfolded,
-                task.folded,
-                values,
-                seed=task.seed,
-                level=task.level,
-                reference=stand.reference,
-            )
+        return check_region(
+            region,
+            task.unfolded,
+            task.folded,
+            values,
+            seed=task.seed,
+            level=task.level,
+            reference=stand.reference,
         )
+
+    checks = list[RegionCheck]()
+    with ThreadPoolExecutor(LANES) as lanes:
+        for found in lanes.map(check, task.regions):
+            task.tell("checking folds", len(checks), len(task.regions))
+            checks.append(found)
     task.tell("checking folds", len(task.regions), len(task.regions))
     stand.captured = {}
     return checks

@@ -22,6 +22,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from bnfold.errors import CorruptModelError, SignatureError, UnsupportedOpError
 from bnfold.parity.kernels import Array
+from bnfold.parity.lanes import half
 from bnfold.parity.nodes import STANDARD
 from bnfold.parity.program import reads_of
 from bnfold.parity.reference import Reference
@@ -232,6 +233,7 @@ def _open(model: ModelProto, outputs: Sequence[str]) -> tuple[Any, str]:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    options.intra_op_num_threads = half()
     # Threads that wait by spinning take the processor from the reference, which computes in between.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     arguments = {"sess_options": options, "providers": ["CPUExecutionProvider"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ class Stand:
     captured: Mapping[Scope, Sequence[Mapping[str, Array]]] = field(default_factory=dict)
     refusal: str = ""
     """What the original program said when it last refused a probe."""
+    ahead: tuple[Mapping[str, Array], Future[dict[str, Array]]] | None = None
+    """The folded model's run on the probe of the last baseline: it went on beside the reference's."""
     lost: bool = False
     """Whether gate A already rejects a fold: then nothing is looked at twice."""
 
@@ -59,9 +62,32 @@ class Stand:
 
     def baseline(
         self, probe: str, feeds: Mapping[str, Array], look: int = 0, *, base: Mapping[str, Array] | None = None
-    ) -> Run:
-        """Run everything that a candidate is compared with; the unfolded model only where nobody has."""
-        truth, base = self.truth(feeds), self.unfolded.run(feeds) if base is None else base
+    ) -> Run | None:
+        """Run everything that a candidate is compared with; None where the unfolded model does not take the probe.
+
+        Args:
+            probe: Its name.
+            feeds: The arrays.
+            look: Which of the draws of the weights' rounding to take, where one is needed.
+            base: What the unfolded model returns, if it has run already.
+        """
+        try:
+            if base is None and self.wanted is not None:
+                base = self.unfolded.run(feeds)  # what is captured must come from a probe that counts
+            with ThreadPoolExecutor(1) as lane:
+                beside = None if base is not None else lane.submit(self.unfolded.run, feeds)
+                self.ahead = (feeds, lane.submit(self.folded.run, feeds))
+                truth, failure = None, None
+                try:
+                    truth = self.truth(feeds)
+                except BnfoldError as error:
+                    failure = error
+                base = base if beside is None else beside.result()
+        except BnfoldError:
+            return None
+        if truth is None or base is None:
+            assert failure is not None
+            raise failure
         rounded = self.rounded
         if rounded is None and leaves_range(base, truth):
             rounded = self.reference.model  # its own error says nothing about what it cannot hold
@@ -74,6 +100,8 @@ class Stand:
     def folded_run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run the folded model; where the unfolded one runs, not to run is a failure."""
         try:
+            if self.ahead is not None and self.ahead[0] is feeds:
+                return self.ahead[1].result()
             return self.folded.run(feeds)
         except BnfoldError as error:
             raise ParityError(
