@@ -329,6 +329,7 @@ class Draft:
                 self._read_again(step.index)
         data_input = self.affines[index].data_input
         self.taken_in.pop(index, None)
+        self.constants.pop(index, None)  # they are in its map
         if rest is None:
             del self.affines[index]
             self.own.pop(index, None)
