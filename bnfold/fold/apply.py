@@ -15,6 +15,7 @@ from bnfold.affine import Field, Linear, Unstorable, round_to
 from bnfold.fold.draft import Draft, names_in_use
 from bnfold.fold.linear_nodes import changed_attributes, changed_constants, stored_dtype
 from bnfold.fold.regions import regions_of
+from bnfold.fold.storable import dtype_of, own_dtype
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import views
 from bnfold.rules import RULES, Absorber, Form, Rules
@@ -142,7 +143,7 @@ class _Writer:
         shape = constant.shape
         while len(shape) > 1 and shape[0] == 1:
             shape = shape[1:]
-        dtype = self.draft.own_dtype(index)
+        dtype = own_dtype(self.draft, index)
         assert dtype is not None
         fresh = index >= len(self.draft.view) or index in self.draft.becomes
         if fresh:
@@ -153,8 +154,8 @@ class _Writer:
         self._replace(index, position, _rounded(constant.reshape(shape), dtype, -1), wanted)
 
     def _write_constant(self, index: int, position: int, array: npt.NDArray[np.float64]) -> None:
-        names = self.draft.view.graph.node[index].input
-        dtype = self.draft.dtype_of(index, position)
+        names = self.draft.node(index).proto.input
+        dtype = dtype_of(self.draft, index, position)
         assert dtype is not None
         given = position < len(names) and bool(names[position])
         wanted = names[position] if given else f"{self.wiring.outputs[index][0]}_constant"

@@ -16,6 +16,7 @@ from bnfold.fold.constants import rewritten
 from bnfold.fold.patterns import belongs_to_function
 from bnfold.fold.stage import Stage, worth_it
 from bnfold.fold.step import Step
+from bnfold.fold.storable import storable_shift
 from bnfold.fold.trail import Leaf, Route, Trail, settle
 from bnfold.rules import BATCH_NORM, Carried, Reason, Refusal, Side
 
@@ -29,6 +30,9 @@ __all__ = ["BackwardWalk", "Onward", "toward_producer"]
 
 _MOST_NODES = 256
 """No map is followed through more nodes than this."""
+
+_MOST_BLIND = 8
+"""Of more readers than this, none is asked whether it looks away."""
 
 _DEEPEST = 64
 """No more forks than this are followed one inside another."""
@@ -84,7 +88,7 @@ def toward_producer(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
         return steps
     rest = None
     if stage.scale_only:
-        refusal = draft.storable_shift(index, shift)
+        refusal = storable_shift(draft, index, shift)
         if refusal is not None:
             return refusal
         rest = shift
@@ -283,7 +287,7 @@ class BackwardWalk:
             return Refusal(Reason.USED_IN_SUBGRAPH, f"{value} is used in a body")
         uses = wiring.uses_of(value)
         others = [use for use in uses if use != onward.use]
-        seeing = [use for use in others if not self._is_blind(use, onward)]
+        seeing = others if len(others) > _MOST_BLIND else [use for use in others if not self._is_blind(use, onward)]
         if seeing and (self.compensate is None or onward.field.has_scale):
             readers = ", ".join(sorted({draft.name(node) for node, _position in uses}))
             return Refusal(Reason.USED_ELSEWHERE, f"{value} is read by {readers}")

@@ -82,8 +82,9 @@ def _modest(draft: Draft, index: int, shift: Float64Array) -> bool:
     mean, variance = draft.view.node(index).constant(3), draft.view.node(index).constant(4)
     if mean is None or variance is None or mean.size != shift.size:
         return False
-    usual = np.abs(mean).reshape(-1) + np.sqrt(np.abs(variance)).reshape(-1)
-    return bool(np.all(np.abs(shift).reshape(-1) <= _LARGEST_DETOUR * usual))
+    with np.errstate(over="ignore"):
+        usual = np.abs(mean).reshape(-1) + np.sqrt(np.abs(variance)).reshape(-1)
+        return bool(np.all(np.abs(shift).reshape(-1) <= _LARGEST_DETOUR * usual))
 
 
 def _apart_shift_first(draft: Draft, index: int, scale: Field, shift: Field, *, modest: bool) -> Route | Refusal:

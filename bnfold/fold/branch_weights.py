@@ -13,7 +13,8 @@ from bnfold.rules.branches import Grid, add_convolution, add_diagonal, grid_of
 
 if TYPE_CHECKING:
     from bnfold.affine.per_channel import Float64Array
-    from bnfold.fold.draft import Draft, Taken
+    from bnfold.fold.draft import Draft
+    from bnfold.fold.taken import Taken
     from bnfold.graph.view import NodeView
 
 __all__ = ["joined"]

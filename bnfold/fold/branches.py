@@ -10,9 +10,9 @@ import numpy as np
 
 from bnfold.affine import Unstorable, round_to
 from bnfold.fold.branch_weights import joined
-from bnfold.fold.draft import Taken
 from bnfold.fold.linear_nodes import stored_dtype
 from bnfold.fold.step import Branch, Step
+from bnfold.fold.taken import Taken
 from bnfold.graph.view import STANDARD_DOMAINS
 from bnfold.rules import Reason, Refusal, Side
 from bnfold.rules.branches import BRANCH_RULE

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from onnx import helper
+from onnx import NodeProto
 
 from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
 from bnfold.fold.branch_weights import joined
 from bnfold.fold.changed_node import ChangedNode
-from bnfold.fold.linear_nodes import FLOATING, read_linear, stored_dtype
+from bnfold.fold.linear_nodes import read_linear, stored_dtype
 from bnfold.fold.step import Branch, Step
+from bnfold.fold.taken import Taken
 from bnfold.graph.shapes import subgraphs
 from bnfold.graph.view import NodeView
 from bnfold.graph.wiring import Wiring
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from bnfold.affine.per_channel import Float64Array
     from bnfold.graph.view import GraphView
 
-__all__ = ["Draft", "Taken", "names_in_use"]
+__all__ = ["Draft", "names_in_use"]
 
 
 def names_in_use(model: ModelProto) -> set[str]:
@@ -47,23 +48,6 @@ def names_in_use(model: ModelProto) -> set[str]:
 
     collect(model.graph)
     return names
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a linear layer has taken in.
-
-    Attributes:
-        absorber: The rule that says where the layer's weights are.
-        affine: The map, by that rule; None for a branch beside the layer.
-        branch: The branch.
-        own: The branch's map, where it is one.
-    """
-
-    absorber: Absorber
-    affine: PerChannelAffine | None = None
-    branch: Branch | None = None
-    own: Field | None = None
 
 
 class Draft:
@@ -95,6 +79,8 @@ class Draft:
         self.constants: dict[int, dict[int, Float64Array]] = {}
         self.becomes: dict[int, str] = {}
         self.add_behind: dict[int, int] = {}
+        self._protos: dict[int, NodeProto] = {}
+        self._times: dict[int, int] = defaultdict(int)
         self._forms: dict[tuple[int, Side], Form | Refusal] = {}
         self._latest: tuple[int, int, Linear] | None = None
         self._tried: tuple[int, int, PerChannelAffine, Form, Linear] | None = None
@@ -127,6 +113,8 @@ class Draft:
     def node(self, index: int, constants: Mapping[int, Float64Array] | None = None, becomes: str = "") -> NodeView:
         """Return the view of a node of the graph as it would be, with further changes of its constants."""
         node = self.view.node(index)
+        if index in self._protos:
+            node = replace(node, proto=self._protos[index])
         changed = {**self.constants.get(index, {}), **(constants or {})}
         now = becomes or self.op_type(index)
         if not changed and now == node.op_type:
@@ -161,6 +149,8 @@ class Draft:
         form = self.form(index, absorber)
         if isinstance(form, Refusal):
             return form
+        if not (np.isfinite(field.scale).all() and np.isfinite(field.shift).all()):
+            return Refusal(Reason.NON_FINITE, f"the map overflows on its way to {node.name}")
         if at is not None and at != form.data:
             return Refusal(Reason.DYNAMIC_WEIGHT, f"{node.name} has the value as its weight or bias")
         return form.affine(field, node.name)
@@ -187,60 +177,8 @@ class Draft:
             stored = round_to(array, stored_dtype(node, form), axis)
             if isinstance(stored, Unstorable):
                 return Refusal(Reason.OUT_OF_RANGE, f"{node.name}: {stored.detail}")
-        self._tried = (index, len(self.taken_in.get(index, ())), affine, form, changed)
+        self._tried = (index, self._times[index], affine, form, changed)
         return Step(node.name, node.op_type, absorber.id, absorber.side, index, affine=affine)
-
-    def storable(self, index: int, own: Field) -> Refusal | None:
-        """Tell why a constant Add or Mul cannot have another constant."""
-        if index in self.fixed:
-            return Refusal(Reason.KEPT_ON_REQUEST, f"{self.name(index)} is to stay as it is")
-        return self._unstorable(index, own.shift if self.is_shift(index) else own.scale, self.own_dtype(index))
-
-    def storable_shift(self, index: int, shift: Field) -> Refusal | None:
-        """Tell why a batch norm cannot become an Add of a shift."""
-        if self.view.opset < 7:
-            return Refusal(Reason.NO_GAIN, f"the Add of opset {self.view.opset} aligns otherwise")
-        return self._unstorable(index, shift.shift, self.dtype_of(index, self.affines[index].data_input))
-
-    def storable_constants(self, index: int, constants: Mapping[int, Float64Array]) -> Refusal | None:
-        """Tell why a carrier cannot have other constants."""
-        if index in self.fixed:
-            return Refusal(Reason.KEPT_ON_REQUEST, f"{self.name(index)} is to stay as it is")
-        refusals = (
-            self._unstorable(index, array, self.dtype_of(index, position)) for position, array in constants.items()
-        )
-        return next((refusal for refusal in refusals if refusal is not None), None)
-
-    def _unstorable(self, index: int, array: Float64Array, dtype: npt.DTypeLike | None) -> Refusal | None:
-        if dtype is None or np.dtype(dtype) not in FLOATING:
-            return Refusal(Reason.UNKNOWN_SHAPE, f"the type of the constants of {self.name(index)} is not known")
-        stored = round_to(array, dtype, -1)
-        if isinstance(stored, Unstorable):
-            return Refusal(Reason.OUT_OF_RANGE, f"{self.name(index)}: {stored.detail}")
-        return None
-
-    def dtype_of(self, index: int, position: int) -> npt.DTypeLike | None:
-        """Return the type of an input of a node; one that the node does not have yet is of the type of its first."""
-        names = self.view.graph.node[index].input
-        given = position < len(names) and bool(names[position])
-        known = self.view.type(names[position if given else 0]).element
-        if not known and not given:
-            known = self.view.type(self.view.graph.node[index].output[0]).element
-        return helper.tensor_dtype_to_np_dtype(known) if known else None
-
-    def element(self, index: int, value: str) -> int:
-        """Return the type of a node's value; where its name is new, that of the node's output."""
-        return self.view.type(value).element or self.view.type(self.view.graph.node[index].output[0]).element
-
-    def own_dtype(self, index: int) -> npt.DTypeLike | None:
-        """Return the type of the constant of a constant Add or Mul."""
-        if index < len(self.view):
-            affine = self.affines[index]
-            return self.dtype_of(index, affine.data_input if index in self.becomes else 1 - affine.data_input)
-        producer = self.wiring.producers[self.wiring.reads(index)[0]]
-        form = self.form(producer, self.taken_in[producer][0].absorber)
-        assert isinstance(form, Form)
-        return stored_dtype(self.view.node(producer), form)
 
     def needs_new_add(self, step: Step, subject: int) -> bool:
         """Tell whether a step, in place of the node ``subject``, puts a new Add behind a layer that has no bias."""
@@ -270,7 +208,7 @@ class Draft:
         if not quantised and self.view.dequantising(node.proto.input[form.weight]):
             return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is quantised")
         taken = self.taken_in.get(index, [])
-        if self._latest is not None and self._latest[:2] == (index, len(taken)):
+        if self._latest is not None and self._latest[:2] == (index, self._times[index]):
             return self._latest[2]
         linear = read_linear(self.view.node(index), form)
         for part in taken:
@@ -283,7 +221,7 @@ class Draft:
                 linear = joined(self, index, linear, part)
         if not isinstance(linear, Refusal):
             linear = _without_loose_bias(linear, form)
-            self._latest = (index, len(taken), linear)
+            self._latest = (index, self._times[index], linear)
         return linear
 
     def _after(self, step: Step) -> tuple[Form, Linear]:
@@ -300,8 +238,8 @@ class Draft:
         return form, changed
 
     def _just_tried(self, step: Step) -> tuple[Form, Linear] | None:
-        taken = len(self.taken_in.get(step.index, ()))
-        if self._tried is not None and self._tried[:2] == (step.index, taken) and self._tried[2] is step.affine:
+        times = self._times[step.index]
+        if self._tried is not None and self._tried[:2] == (step.index, times) and self._tried[2] is step.affine:
             return self._tried[3:]
         return None
 
@@ -350,9 +288,13 @@ class Draft:
         """Let a convolution take in a branch beside it."""
         own = self.affines.pop(branch.node, None) if branch.node is not None else None
         absorber = self.rules.absorbers["Conv", Side.OUTPUT]
-        self.taken_in[host].append(Taken(absorber, branch=branch, own=own.field if own is not None else None))
+        self._note(host, Taken(absorber, branch=branch, own=own.field if own is not None else None))
         if branch.stays is None:
             self.wiring.remove_input(branch.total, branch.position)
+            shorter = NodeProto()
+            shorter.CopyFrom(self.node(branch.total).proto)
+            del shorter.input[branch.position]
+            self._protos[branch.total] = shorter
         else:
             self.gone.add(branch.total)
             if branch.renames:
@@ -366,6 +308,15 @@ class Draft:
                     self.gone.add(node)
                     self.wiring.remove(node)
 
+    def _note(self, index: int, taken: Taken) -> None:
+        """Note what a layer takes in; what it took in by the same rule right before becomes one map with it."""
+        self._times[index] += 1
+        earlier = self.taken_in[index]
+        if earlier and (whole := taken.joined_to(earlier[-1])) is not None:
+            earlier[-1] = whole
+        else:
+            earlier.append(taken)
+
     def _take_in(self, step: Step) -> None:
         assert step.affine is not None
         absorber = self.rules.absorbers[step.op_type, step.side]
@@ -374,8 +325,7 @@ class Draft:
         # The weights are needed here only where a shift is left over; when a plan is applied, that spares a reading.
         if known is None and form.bias is None:
             known = self._after(step)
-        taken = self.taken_in[step.index]
-        taken.append(Taken(absorber, step.affine))
+        self._note(step.index, Taken(absorber, step.affine))
         own = self.affines.get(step.index)
         if own is not None:  # a batch norm that stays, and took in what stood behind it, or in front of it
             near = Field.along_axis(step.affine, form.axis, own.field.rank)
@@ -384,7 +334,7 @@ class Draft:
         if known is None:
             return
         _form, changed = known
-        self._latest = (step.index, len(taken), _without_loose_bias(changed, form))
+        self._latest = (step.index, self._times[step.index], _without_loose_bias(changed, form))
         if form.bias is None and np.any(changed.bias):
             self._shift_behind(step.index, changed.bias, form.rank)
 

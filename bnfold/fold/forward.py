@@ -14,6 +14,7 @@ import numpy as np
 from bnfold.affine import Field
 from bnfold.fold.patterns import is_known_product
 from bnfold.fold.stage import Stage, worth_it
+from bnfold.fold.storable import storable_shift
 from bnfold.fold.trail import Leaf, Route, Trail, settle
 from bnfold.rules import BATCH_NORM, Reason, Refusal, Side
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ForwardWalk", "toward_consumers"]
 
 _SUMS = frozenset({"Add", "Sub", "Sum"})
-_MOST_NODES = 1024
+_MOST_NODES = 96
 """No map is followed through more nodes than this."""
 
 
@@ -53,7 +54,7 @@ def toward_consumers(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
         if not np.isfinite(shift_first).all():
             return Refusal(Reason.NO_RULE, f"{draft.name(index)} multiplies some channel by zero")
         rest = Field.of(np.ones_like(shift_first), shift_first)
-        refusal = draft.storable_shift(index, rest)
+        refusal = storable_shift(draft, index, rest)
         if refusal is not None:
             return refusal
     parts = [part for part, there in ((shift, shift.has_shift), (scale, scale.has_scale)) if there]

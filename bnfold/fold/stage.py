@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
+from bnfold.fold.storable import element
 from bnfold.rules import BATCH_NORM, Reason, Refusal
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def dearer_than_batch_norm(draft: Draft, index: int) -> bool:
         return False
     name = draft.wiring.reads(index)[draft.affines[index].data_input]
     shape = draft.affines[index].field.shape
-    return len(shape) == 4 and shape[1] >= _BLOCK and draft.element(index, name) == TensorProto.FLOAT
+    return len(shape) == 4 and shape[1] >= _BLOCK and element(draft, index, name) == TensorProto.FLOAT
 
 
 def worth_it(draft: Draft, index: int, route: Route, stage: Stage) -> Route | Refusal:

@@ -10,6 +10,7 @@ from bnfold.affine import Field
 from bnfold.affine.per_channel import Float64Array
 from bnfold.fold.quantised import scale_step
 from bnfold.fold.step import CONSTANT_RULE, FACTOR_RULE, SHIFT_RULE, Step
+from bnfold.fold.storable import storable, storable_constants
 from bnfold.rules import Absorber, Reason, Refusal, Side
 
 if TYPE_CHECKING:
@@ -139,13 +140,13 @@ def settle(draft: Draft, trail: Trail, side: Side) -> tuple[Step, ...] | Refusal
             own = own.shift_only()
         else:
             own, rule = own.scale_only(), FACTOR_RULE
-        refusal = draft.storable(index, own)
+        refusal = storable(draft, index, own)
         if refusal is not None:
             return refusal
         steps.append(Step(draft.name(index), draft.op_type(index), rule, side, index, own=own))
     for index in dict.fromkeys((*trail.constants, *trail.becomes)):
         constants = trail.constants.get(index, {})
-        refusal = draft.storable_constants(index, constants)
+        refusal = storable_constants(draft, index, constants)
         if refusal is not None:
             return refusal
         name, op_type = draft.name(index), draft.op_type(index)

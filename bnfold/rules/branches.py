@@ -100,9 +100,9 @@ def _embedded(weight: Float64Array, groups: int, host: Float64Array, host_groups
     """Lay a grouped kernel out among fewer groups; None where its inputs are not in the host's groups."""
     if groups == host_groups:
         return weight
-    if groups % host_groups:
-        return None
     outputs, each = weight.shape[:2]
+    if groups % host_groups or outputs % groups or each * groups != host.shape[1] * host_groups:
+        return None
     wide = np.zeros((outputs, host.shape[1], *weight.shape[2:]))
     out = np.arange(outputs)
     first = out // (outputs // groups) * each - out // (outputs // host_groups) * host.shape[1]

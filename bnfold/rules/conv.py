@@ -61,7 +61,9 @@ def _pads(conv: Linear) -> list[tuple[int, int]]:
     if auto_pad == "VALID":
         return [(0, 0)] * len(kernel)
     strides = conv.ints("strides") or (1,) * len(kernel)
-    sizes = conv.data_shape[2:] or (None,) * len(kernel)
+    sizes = conv.data_shape[2:]
+    if len(sizes) != len(kernel):
+        sizes = (None,) * len(kernel)
     pairs = []
     for reach, stride, size in zip(_reaches(conv), strides, sizes, strict=True):
         most = reach - 1 if size is None else max(0, (-(-size // stride) - 1) * stride + reach - size)

@@ -1,0 +1,81 @@
+"""Whether new constants can be stored in the types that the model has for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import helper
+
+from bnfold.affine import Field, Unstorable, round_to
+from bnfold.fold.linear_nodes import FLOATING, stored_dtype
+from bnfold.rules import Form, Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from bnfold.affine.per_channel import Float64Array
+    from bnfold.fold.draft import Draft
+
+__all__ = ["dtype_of", "element", "own_dtype", "storable", "storable_constants", "storable_shift"]
+
+
+def storable(draft: Draft, index: int, own: Field) -> Refusal | None:
+    """Tell why a constant Add or Mul cannot have another constant."""
+    if index in draft.fixed:
+        return Refusal(Reason.KEPT_ON_REQUEST, f"{draft.name(index)} is to stay as it is")
+    return _unstorable(draft, index, own.shift if draft.is_shift(index) else own.scale, own_dtype(draft, index))
+
+
+def storable_shift(draft: Draft, index: int, shift: Field) -> Refusal | None:
+    """Tell why a batch norm cannot become an Add of a shift."""
+    if draft.view.opset < 7:
+        return Refusal(Reason.NO_GAIN, f"the Add of opset {draft.view.opset} aligns otherwise")
+    return _unstorable(draft, index, shift.shift, dtype_of(draft, index, draft.affines[index].data_input))
+
+
+def storable_constants(draft: Draft, index: int, constants: Mapping[int, Float64Array]) -> Refusal | None:
+    """Tell why a carrier cannot have other constants."""
+    if index in draft.fixed:
+        return Refusal(Reason.KEPT_ON_REQUEST, f"{draft.name(index)} is to stay as it is")
+    refusals = (
+        _unstorable(draft, index, array, dtype_of(draft, index, position)) for position, array in constants.items()
+    )
+    return next((refusal for refusal in refusals if refusal is not None), None)
+
+
+def _unstorable(draft: Draft, index: int, array: Float64Array, dtype: npt.DTypeLike | None) -> Refusal | None:
+    if dtype is None or np.dtype(dtype) not in FLOATING:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"the type of the constants of {draft.name(index)} is not known")
+    stored = round_to(array, dtype, -1)
+    if isinstance(stored, Unstorable):
+        return Refusal(Reason.OUT_OF_RANGE, f"{draft.name(index)}: {stored.detail}")
+    return None
+
+
+def dtype_of(draft: Draft, index: int, position: int) -> npt.DTypeLike | None:
+    """Return the type of an input of a node; one that the node does not have yet is of the type of its first."""
+    names = draft.node(index).proto.input
+    given = position < len(names) and bool(names[position])
+    known = draft.view.type(names[position if given else 0]).element
+    if not known and not given:
+        known = draft.view.type(draft.view.graph.node[index].output[0]).element
+    return helper.tensor_dtype_to_np_dtype(known) if known else None
+
+
+def element(draft: Draft, index: int, value: str) -> int:
+    """Return the type of a node's value; where its name is new, that of the node's output."""
+    return draft.view.type(value).element or draft.view.type(draft.view.graph.node[index].output[0]).element
+
+
+def own_dtype(draft: Draft, index: int) -> npt.DTypeLike | None:
+    """Return the type of the constant of a constant Add or Mul."""
+    if index < len(draft.view):
+        affine = draft.affines[index]
+        return dtype_of(draft, index, affine.data_input if index in draft.becomes else 1 - affine.data_input)
+    producer = draft.wiring.producers[draft.wiring.reads(index)[0]]
+    form = draft.form(producer, draft.taken_in[producer][0].absorber)
+    assert isinstance(form, Form)
+    return stored_dtype(draft.view.node(producer), form)
