@@ -19,7 +19,17 @@ from bnfold.rules import RULES, Carried, Refusal
 from tests.fold.small_graphs.judge import Add, AveragePool, GlobalMaxPool, LpPool, MaxPool
 from tests.rules.example_models import GlobalLpPool
 
-__all__ = ["Single", "backward", "computed", "field_for", "forward", "view_of"]
+__all__ = [
+    "Single",
+    "applied",
+    "backward",
+    "carried_forward",
+    "computed",
+    "field_for",
+    "forward",
+    "model_of",
+    "view_of",
+]
 
 Array = npt.NDArray[Any]
 
@@ -75,7 +85,8 @@ class Single:
     declared: Mapping[int, Sequence[int | str | None] | None] = field(default_factory=dict)
 
 
-def _model(single: Single) -> onnx.ModelProto:
+def model_of(single: Single) -> onnx.ModelProto:
+    """Return a model of nothing but the node."""
     names = [f"x{position}" if array is not None else "" for position, array in enumerate(single.inputs)]
     given, initializers = [], []
     for position, (name, array) in enumerate(zip(names, single.inputs, strict=True)):
@@ -96,7 +107,7 @@ def _model(single: Single) -> onnx.ModelProto:
 
 def view_of(single: Single) -> NodeView:
     """Return what a rule sees of the node."""
-    return next(views(_model(single))).node(0)
+    return next(views(model_of(single))).node(0)
 
 
 def computed(single: Single) -> list[Array]:
@@ -106,7 +117,7 @@ def computed(single: Single) -> list[Array]:
         for position, array in enumerate(single.inputs)
         if array is not None and position not in single.constants
     }
-    return [np.asarray(y) for y in ReferenceEvaluator(_model(single), new_ops=_OPERATIONS).run(None, feeds)]
+    return [np.asarray(y) for y in ReferenceEvaluator(model_of(single), new_ops=_OPERATIONS).run(None, feeds)]
 
 
 def field_for(rng: np.random.Generator, shape: Sequence[int], kind: str, axes: Sequence[int] | None = None) -> Field:
@@ -130,7 +141,8 @@ def field_for(rng: np.random.Generator, shape: Sequence[int], kind: str, axes: S
     return Field(ones, numbers).reduced() if kind == "shift" else Field(numbers, zeros).reduced()
 
 
-def _apply(field: Field, value: Array) -> Array:
+def applied(field: Field, value: Array) -> Array:
+    """Return a value with a map applied to it, which must not enlarge it."""
     assert field.rank == value.ndim
     assert all(size in (1, own) for size, own in zip(field.shape, value.shape, strict=True)), "it enlarges the value"
     return np.asarray(field.scale * value + field.shift)
@@ -158,7 +170,7 @@ def backward(single: Single, field: Field, position: int = 0) -> list[Carried] |
         assert found.detail
         return found
     wanted = computed(single)
-    wanted[position] = _apply(field, wanted[position])
+    wanted[position] = applied(field, wanted[position])
     ways = list(found) if isinstance(found, tuple) else [found]
     assert ways
     for way in ways:
@@ -168,27 +180,33 @@ def backward(single: Single, field: Field, position: int = 0) -> list[Carried] |
             assert at not in way.constants
             value = inputs[at]
             assert value is not None
-            inputs[at] = _apply(taken, value)
+            inputs[at] = applied(taken, value)
         _same(single, computed(replace(after, inputs=tuple(inputs))), wanted)
     return ways
 
 
+def carried_forward(single: Single, fields: Mapping[int, Field]) -> tuple[Carried, Single] | Refusal:
+    """Carry maps forward; return what becomes of them, and of the node."""
+    found = RULES.carriers[single.op_type].forward(view_of(single), fields)
+    return found if isinstance(found, Refusal) else (found, _changed(single, found))
+
+
 def forward(single: Single, fields: Mapping[int, Field]) -> Carried | Refusal:
     """Carry maps forward and check: the old outputs are the new ones with the carried maps applied."""
-    carrier = RULES.carriers[single.op_type]
-    found = carrier.forward(view_of(single), fields)
-    if isinstance(found, Refusal):
-        assert found.detail
-        return found
+    answer = carried_forward(single, fields)
+    if isinstance(answer, Refusal):
+        assert answer.detail
+        return answer
+    found, after = answer
     old = list(single.inputs)
     for at, given in fields.items():
         value = old[at]
         assert value is not None
-        old[at] = _apply(given, value)
+        old[at] = applied(given, value)
     wanted = computed(replace(single, inputs=tuple(old)))
-    new = computed(_changed(single, found))
+    new = computed(after)
     for position, carried in found.fields.items():
-        new[position] = _apply(carried, new[position])
+        new[position] = applied(carried, new[position])
     _same(single, new, wanted)
     return found
 
