@@ -51,8 +51,8 @@ class Reason(Enum):
     )
     INSIDE_FUNCTION = (
         "inside-function",
-        "It stands in a function of the model that several callers may share.",
-        "Inline the model's functions before folding.",
+        "It stands in a function of the model that cannot be replaced by its nodes.",
+        "Export the model without functions of its own.",
     )
     OUT_OF_RANGE = (
         "out-of-range",
