@@ -179,4 +179,80 @@ CASES: Cases = {
         f"{BN} PRelu Conv",
         ("no-rule",),
     ),
+    "CumSum of the rows, a scale, backward": Case(
+        "x[1,3,6,6] | W[4,3,3,3] int64:a[]=2 | h = Conv(x, W) c = CumSum(h, a) y = SBN4(c)", "Conv CumSum"
+    ),
+    "CumSum of the rows, a batch norm, forward": Case(
+        "x[1,3,6,6] | W[4,3,3,3] int64:a[]=2 | n = BN3(x) c = CumSum(n, a) y = Conv(c, W)", "Add CumSum Conv"
+    ),
+    "CumSum of the channels": Case(
+        "x[1,3,6,6] | W[4,3,3,3] int64:a[]=1 | h = Conv(x, W) c = CumSum(h, a) y = SBN4(c)",
+        f"Conv CumSum {BN}",
+        ("wrong-axis",),
+    ),
+    "CumSum of the channels, one scale for all": Case(
+        "x[1,3,6,6] | W[4,3,3,3] int64:a[]=1 k[]=-2.0 | h = Conv(x, W) c = CumSum(h, a) y = Mul(c, k)", "Conv CumSum"
+    ),
+    "CumSum along what the model is given": Case(
+        "x[1,3,6,6] int64:a[] | W[4,3,3,3] | h = Conv(x, W) c = CumSum(h, a) y = SBN4(c)",
+        f"Conv CumSum {BN}",
+        ("unknown-shape",),
+    ),
+    "ReverseSequence of the rows, backward": Case(
+        "x[2,3,6,6] | W[4,3,3,3] l={1,4} | h = Conv(x, W) c = ReverseSequence<batch_axis=0, time_axis=2>(h, "
+        "l) y = BN4(c)",
+        "Conv ReverseSequence",
+    ),
+    "ReverseSequence of the channels": Case(
+        "x[2,3,6,6] | W[4,3,3,3] l={1,4} | h = Conv(x, W) c = ReverseSequence<batch_axis=0, time_axis=1>(h, "
+        "l) y = BN4(c)",
+        f"Conv ReverseSequence {BN}",
+        ("wrong-axis",),
+    ),
+    "ReverseSequence for each channel": Case(
+        "x[2,3,6] | W[4,3,3] l={1,4,2,3} | h = Conv(x, W) c = ReverseSequence<batch_axis=1, time_axis=0>(h, "
+        "l) y = BN4(c)",
+        "Conv ReverseSequence",
+    ),
+    "ReverseSequence in front of an LSTM": Case(
+        "x[2,3,5] | W[1,16,3] R[1,16,4] l={5,2} | n = BN3(x) t = Transpose<perm=[2,0,1]>(n) c = "
+        "ReverseSequence<batch_axis=1, time_axis=0>(t, l) y = LSTM<hidden_size=4>(c, W, R)",
+        "Transpose ReverseSequence LSTM",
+    ),
+    "GlobalLpPool, backward": Case(
+        "x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) p = GlobalLpPool(h) y = PBN4(p)", "Conv GlobalLpPool Add"
+    ),
+    "GlobalLpPool, a scale of both signs, forward": Case(
+        "x[1,3,6,6] | B[3,4] | n = SBN3(x) p = GlobalLpPool(n) f = Flatten(p) y = Gemm(f, B)",
+        "GlobalLpPool Flatten Gemm",
+    ),
+    "ReduceL1 of the positions": Case(
+        "x[1,3,6,6] | W[4,3,3,3] a={2,3} | h = Conv(x, W) m = ReduceL1(h, a) y = PBN4(m)", "Conv ReduceL1 Add"
+    ),
+    "Abs, a scale of both signs, forward": Case(
+        "x[1,3,6,6] | W[4,3,3,3] | n = SBN3(x) m = Abs(n) y = Conv(m, W)", "Abs Conv"
+    ),
+    "Abs of a shift": Case("x[1,3,6,6] | W[4,3,3,3] | n = BN3(x) m = Abs(n) y = Conv(m, W)", "Add Abs Conv"),
+    "GatherND of a table": Case("int64:i[2,1] | T[10,4] | h = GatherND(T, i) y = BN4(h)", "GatherND"),
+    "GatherND of elements of a table": Case(
+        "int64:i[2,3,2] | T[10,4] s[3] t[3] | h = GatherND(T, i) m = Mul(h, s) y = Add(m, t)", "GatherND Mul Add"
+    ),
+    "a Squeeze of the channel": Case(
+        "x[2,3,6] | W[1,3,3] a={1} c[4] | h = Conv(x, W) q = Squeeze(h, a) y = Mul(q, c)", "Conv Squeeze Mul"
+    ),
+    "Mean, one of them constant": Case(
+        "x[1,3,6,6] | W[4,3,3,3] k[4,1,1] | h = Conv(x, W) m = Mean(k, h) y = BN4(m)", "Conv Mean"
+    ),
+    "Mean, forward": Case(
+        "x[1,3,6,6] z[1,3,6,6] | W[4,3,3,3] | n = BN3(x) k = BatchNormalization(z, gamma1, beta1, mean1, "
+        "var1) m = Mean(n, k) y = Conv(m, W)",
+        f"{BN} {BN} Mean Conv",
+        (
+            "no-rule",
+            "no-rule",
+        ),
+    ),
+    "Expand that adds axes": Case(
+        "x[3,6] | W[1,3,3] k[3,1] s={1,3,6} | h = Mul(x, k) e = Expand(h, s) y = Conv(e, W)", "Expand Conv"
+    ),
 }

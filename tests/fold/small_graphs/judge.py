@@ -217,6 +217,16 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
+class Mean(OpRun):
+    def _run(self, *values):  # type: ignore[no-untyped-def] # noqa: ANN002, ANN202
+        return (reduce(np.add, values) / len(values),)
+
+
+class GlobalLpPool(OpRun):
+    def _run(self, x, p=None):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        return ((np.abs(x) ** (p or 2)).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / (p or 2)),)
+
+
 class LpPool(OpRun):
     def _run(self, x, **attributes):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN003, ANN202
         return _pooled(x, attributes, "root")
@@ -274,10 +284,12 @@ _OPERATIONS: list[type[OpRun]] = [
     DequantizeLinear,
     Div,
     Dropout,
+    GlobalLpPool,
     GlobalMaxPool,
     Known,
     LpPool,
     MaxPool,
+    Mean,
     Mul,
     Pad,
     Sub,
