@@ -135,6 +135,10 @@ def _signature_rows(report: Report) -> Iterator[Row]:
             yield "" if number else label, shown(_spec(spec))
 
 
+_BESIDE = "conv-branches"
+"""The rule by which a branch goes into the convolution beside it."""
+
+
 def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     if report.command == "convert" and report.source.format != "onnx":
         yield "convert", shown(f"opset {report.before.opset}{_took(report, 'read')}")
@@ -144,12 +148,17 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     parts = [f"{len(folded)} of {plural(total, 'batch norm')} {would}".rstrip() if total else "no BatchNormalization"]
     parts += [where] if where else []
     yield "fold", shown("   ".join(parts) + _took(report, "fold"))
-    if report.affines:
-        # Batch norms that an exporter spelled out as Mul and Add arrive here.
-        ops = Counter(affine.op_type for affine in report.affines)
+    # Batch norms that an exporter spelled out as Mul and Add arrive here, and branches without a batch norm.
+    beside = [row for row in report.affines if any(step.rule == _BESIDE for step in row.into)]
+    constant = [row for row in report.affines if row not in beside]
+    if constant:
+        ops = Counter(affine.op_type for affine in constant)
         said = " and ".join(f"{count} constant {op}" for op, count in sorted(ops.items()))
-        where = _where([step for affine in report.affines for step in _layers(affine.into)])
+        where = _where([step for affine in constant for step in _layers(affine.into)])
         yield "", shown("   ".join([f"{said} {would}".rstrip(), where]))
+    if beside:
+        noun = "parallel branch" if len(beside) == 1 else "parallel branches"
+        yield "", shown(" ".join(f"{len(beside)} {noun} {would}".split()) + "   into the Conv beside")
     for form, count in Counter(batch_norm.form for batch_norm in folded if batch_norm.form).items():
         yield "", shown(f"{count} × {form}: {_FORMS.get(form, 'more than weights changes')}")
     if verbose or report.command == "inspect":
