@@ -124,13 +124,30 @@ def _constant(model: ModelProto, node: NodeProto, position: int) -> Array | None
     return None
 
 
+def _shape_of_constant(model: ModelProto, name: str) -> tuple[int, ...]:
+    """Return the shape of a constant; that of a single number where it is none."""
+    found = [tensor for tensor in model.graph.initializer if tensor.name == name]
+    for node in model.graph.node:
+        if node.op_type == "Constant" and name in node.output:
+            found += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
+    return tuple(found[0].dims) if found else ()
+
+
+def _rows(node: NodeProto, shape: tuple[int, ...]) -> int:
+    """Return how many different numbers may index a table, along whichever of its axes they do; 0 if not known."""
+    if node.op_type == "GatherND":  # how many axes it indexes is the size of the index: the shortest will do for all
+        batch = attributes_of(node).get("batch_dims", 0)
+        return min(shape[batch:], default=0) if isinstance(batch, int) and batch >= 0 else 0
+    axis = attributes_of(node).get("axis", 0)
+    return shape[axis] if isinstance(axis, int) and -len(shape) <= axis < len(shape) else 0
+
+
 def _by_reader(bare: Input, model: ModelProto, node: NodeProto, position: int) -> Input | None:
     """Return what one reader of the input says about its values; None if nothing."""
     if node.op_type == "QuantizeLinear" and position == 0:
         return _quantized(bare, _constant(model, node, 1), _constant(model, node, 2))
-    if node.op_type in {"Gather", "GatherElements"} and position == 1:
-        table = next((tensor for tensor in model.graph.initializer if tensor.name == node.input[0]), None)
-        rows = 0 if table is None else int(table.dims[int(attributes_of(node).get("axis", 0))])
+    if node.op_type in {"Gather", "GatherElements", "GatherND"} and position == 1:
+        rows = _rows(node, _shape_of_constant(model, node.input[0]))
         return replace(bare, origin=f"an embedding of {rows} rows", high=rows - 1) if rows else None
     if node.op_type == "OneHot" and position == 0:
         depth = _constant(model, node, 1)
