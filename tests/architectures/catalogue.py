@@ -117,7 +117,7 @@ _BEHIND = (
 _IN_FRONT = (
     Architecture("LeViT", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}),
     Architecture("LeViT, dynamic", partial(tokens.levit, dynamic=True), 21, at_most={"Add": 25, "Mul": 4}),
-    Architecture("LeViT, dynamo", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}, style=DYNAMO),
+    Architecture("LeViT, dynamo", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}, style=DYNAMO | COMPUTED),
     Architecture("LeViT, computed shapes", tokens.levit, 21, at_most={"Add": 25, "Mul": 4}, style=COMPUTED),
     Architecture("CoAtNet", further.coatnet, 11, at_most={"Conv": 17, "Add": 3 + 7}),
     Architecture("Visformer", tokens.visformer, 15, at_most={"Conv": 26}),

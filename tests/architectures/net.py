@@ -77,6 +77,7 @@ class Net:
     outputs: list[Value] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     _path: list[str] = field(default_factory=list)
+    _integers: set[str] = field(default_factory=set)
     _seen: Counter[str] = field(default_factory=Counter)
     _rng: np.random.Generator = field(init=False)
 
@@ -144,7 +145,9 @@ class Net:
             node.name = name
         if self.style.names == "dynamo":
             node.metadata_props.add(key="namespace", value=".".join([*self._path, module]))
-            self.values += outputs
+            if op_type == "Shape" or self._integers.issuperset(names):
+                self._integers.update(value.name for value in outputs)
+            self.values += [value for value in outputs if value.name not in self._integers]
         self.nodes.append(node)
         return outputs
 
@@ -152,6 +155,8 @@ class Net:
         """Add a constant as it is; ``inline`` asks for a Constant node whatever the style says."""
         name = self._parameter_name(module, kind)
         tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        if array.dtype.kind == "i":
+            self._integers.add(name)
         if inline is None:
             inline = self.style.weights == "constant"
         if inline:
