@@ -11,6 +11,7 @@ from typing import Any
 from bnfold.errors import CorruptModelError
 from bnfold.frontends.glance import Glance, ModeInput, Port, SeenBatchNorm, Suspicion, Vectors, diagnosed
 from bnfold.frontends.sniff import Format, checkpoint_prefix
+from bnfold.frontends.tensorflow.bundle import open_bundle
 from bnfold.frontends.tensorflow.functions import both_branches, without_calls
 from bnfold.frontends.tensorflow.messages import dtype_name, read_graph
 from bnfold.frontends.tensorflow.mode_inputs import deciders
@@ -32,6 +33,12 @@ __all__ = ["look"]
 
 _AGAIN = "Get the file again: it is empty, incomplete or damaged."
 _TEXT = (".pbtxt", ".txt", ".prototxt")
+_PAIRS = (
+    ("/moving_mean", "/moving_variance"),
+    ("/moments/Squeeze/ExponentialMovingAverage", "/moments/Squeeze_1/ExponentialMovingAverage"),
+    ("/pop_mean", "/pop_var"),
+    ("/running_mean", "/running_var"),
+)
 _ELSEWHERE = "The values of the variables were not read: whether the statistics are sound is seen when it is converted."
 _ALONE = "No checkpoint stands beside it: it cannot be converted without the values of its variables."
 _GUESSED = "No signature names the outputs: those shown are the likely ones (--outputs names others)."
@@ -64,6 +71,9 @@ def look(path: Path, found: Format) -> Glance:
         questions = [*questions, _GUESSED]
     seen = Reader(both_branches(whole))
     batch_norms = list(seen.batch_norms())
+    stored = _stored(file) if found in (Format.CHECKPOINT, Format.META_GRAPH) else []
+    if stored:
+        questions = [question for question in questions if question != _ELSEWHERE]
     modes = _mode_inputs(whole)
     return Glance(
         path=str(path),
@@ -76,7 +86,7 @@ def look(path: Path, found: Format) -> Glance:
         outputs=signature.outputs,
         batch_norms=tuple(one for one, _ in batch_norms),
         mode_inputs=modes,
-        suspicions=(*_suspicions(batch_norms, modes), *diagnosed([vectors for _, vectors in batch_norms])),
+        suspicions=(*_suspicions(batch_norms, modes), *diagnosed(stored or [vectors for _, vectors in batch_norms])),
         open_questions=tuple(questions),
     )
 
@@ -101,6 +111,24 @@ def _file_of(path: Path, found: Format) -> tuple[Path, str, list[str]]:
         case Format.META_GRAPH:
             return path, found.described, [_ALONE if checkpoint_prefix(path) is None else _ELSEWHERE]
     return path, found.described, []
+
+
+def _stored(meta: Path) -> list[Vectors]:
+    """Return the moving statistics that the checkpoint beside a meta graph holds, by their usual names."""
+    prefix = checkpoint_prefix(meta)
+    if prefix is None:
+        return []
+    bundle = open_bundle(prefix)
+    found = []
+    for name in bundle.entries:
+        for mean, variance in _PAIRS:
+            other = f"{name.removesuffix(mean)}{variance}"
+            if name.endswith(mean) and other in bundle.entries:
+                scope = name.removesuffix(mean).rstrip("/")
+                half = scope[: len(scope) // 2]  # an average may repeat the scope of what it averages
+                scope = half if scope == f"{half}/{half}" else scope
+                found.append(Vectors(scope, mean=bundle.read(name), variance=bundle.read(other)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bnfold.errors import CorruptModelError
 
-__all__ = ["array_of", "dtype_name", "is_own", "outputs_of", "read_graph"]
+__all__ = ["array_of", "dtype_name", "is_own", "outputs_of", "parsed", "read_graph"]
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +40,8 @@ Saver: filename_tensor_name 1 string, save_tensor_name 2 string, restore_op_name
 TensorInfo: name 1 string, dtype 2 Type, tensor_shape 3 Shape
 Signature: inputs 1 {TensorInfo, outputs 2 {TensorInfo, method_name 3 string
 MetaGraph: meta_info_def 1 About, graph_def 2 Graph, saver_def 3 Saver, signature_def 5 {Signature
+Header: num_shards 1 int32
+Entry: dtype 1 Type, shape 2 Shape, shard_id 3 int32, offset 4 int64, size 5 int64
 SavedModel: saved_model_schema_version 1 int64, meta_graphs 2 *MetaGraph
 """  # noqa: E501  # a table, one message a line
 """``name number kind``; ``*`` in front of a kind means a list, ``{`` a map from text."""
@@ -129,6 +131,20 @@ def read_graph(path: Path, kind: str, *, text: bool = False) -> Any:
             hint=_AGAIN,
         ) from error
     return message
+
+
+def parsed(content: bytes, kind: str) -> Any:
+    """Return a message from its bytes.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        return _classes()[kind].FromString(content)
+    except DecodeError as error:
+        raise ValueError(f"a {kind.lower()} does not parse") from error
 
 
 def is_own(message: Any) -> bool:
