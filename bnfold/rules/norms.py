@@ -21,6 +21,9 @@ __all__ = [
     "RMS_NORM_OUTPUT",
 ]
 
+_LEAST_MEAN, _LARGEST_MEAN = 2.0**-14, 2.0**15
+"""Between these, every floating type holds a number with all its digits."""
+
 _GROUPS_OF_CHANNELS = 21
 """From this opset on, GroupNormalization has parameters for each channel; before, for each group."""
 
@@ -42,12 +45,19 @@ def _absorb_output(norm: Linear, affine: PerChannelAffine) -> Linear | Refusal:
 
 def _absorb_input(norm: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     mean, var = (norm.constants[position].astype(np.float64) for position in (3, 4))
-    # The mean stays what it is, because a scale of 0 cannot be taken out of it: the offset makes up for that.
-    moved = affine.shift + (affine.scale - 1.0) * mean
+    with np.errstate(all="ignore"):
+        moved = (mean - affine.shift) / affine.scale
+    # A mean that moves costs no digits. Where it cannot (a scale of 0), or where a narrow type might lose it, it stays,
+    # and the offset makes up for it.
+    moves = (moved == 0) | ((np.abs(moved) >= _LEAST_MEAN) & (np.abs(moved) <= _LARGEST_MEAN))
+    moves &= affine.scale != 0
+    new_mean = np.where(moves, moved, mean)
+    rest = np.where(moves, 0.0, affine.shift + (affine.scale - 1.0) * mean)
     return replace(
         norm,
         weight=norm.weight * affine.scale,
-        bias=norm.bias + norm.weight * moved / np.sqrt(var + norm.number("epsilon")),
+        bias=norm.bias + norm.weight * rest / np.sqrt(var + norm.number("epsilon")),
+        constants={**norm.constants, 3: new_mean},
     )
 
 
@@ -168,7 +178,7 @@ BATCH_NORM_OUTPUT = Absorber(
 BATCH_NORM_INPUT = Absorber(
     op_type=BATCH_NORM,
     side=Side.INPUT,
-    algebra="γ·(s·x + o − μ)/σ + β = (γ·s)·(x − μ)/σ + (β + γ·(o + (s − 1)·μ)/σ)",
+    algebra="γ·(s·x + o − μ)/σ + β = (γ·s)·(x − (μ − o)/s)/σ + β; for s = 0 it is the offset β + γ·(o − μ)/σ",
     form=_form_batch_norm,
     absorb=_absorb_input,
     examples=(

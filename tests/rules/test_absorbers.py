@@ -341,6 +341,18 @@ def test_a_batch_norm_that_stays_takes_in_what_stands_on_either_side(seed: int, 
     assert_taken_in(model, side, {"x": rng.normal(size=shape)}, *fields)
 
 
+def test_a_large_scale_in_front_of_a_batch_norm_costs_no_digits() -> None:
+    one, many = np.ones(1, np.float32), np.asarray([1000.0], np.float32)
+    constants = {"gamma": one, "beta": one, "mean": many, "var": one}
+    model = layer("BatchNormalization", ["x", *constants], [("x", (1, 1), TensorProto.FLOAT)], constants, epsilon=1.0)
+    field = Field(np.full((1, 1), 1000.1), np.full((1, 1), 0.3))
+    changed = taken_in(model, Side.INPUT, field)
+    assert isinstance(changed, onnx.ModelProto)
+    x = np.full((1, 1), 0.9997, np.float32)
+    exact = (1000.1 * float(x[0, 0]) + 0.3 - 1000.0) / np.sqrt(2.0) + 1.0
+    assert abs(float(run(changed, {"x": x})[0, 0]) - exact) < 1e-4
+
+
 @settings(max_examples=30)
 @given(SEEDS, st.integers(3, 5))
 def test_an_instance_norm_takes_in_what_stands_behind_it(seed: int, rank: int) -> None:
