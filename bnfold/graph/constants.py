@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["EVALUABLE", "Constant", "dequantised", "evaluate", "tensor_value", "widen"]
+__all__ = ["EVALUABLE", "Constant", "dequantised", "evaluate", "filled", "split", "tensor_value", "widen"]
 
 Constant = npt.NDArray[np.generic]
 Attributes = Mapping[str, object]
@@ -19,6 +19,9 @@ Attributes = Mapping[str, object]
 _LARGEST = 1 << 28
 """No constant sub-expression with more elements than this is evaluated."""
 
+
+_LARGEST_GROWN = 1 << 22
+"""No constant is enlarged to more elements than this."""
 
 _FLOATS = frozenset(np.dtype(each) for each in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 
@@ -114,6 +117,55 @@ def _divide(left: Constant, right: Constant) -> Constant:
 
 Evaluation = Callable[[Sequence[Constant | None], Attributes], "Constant | None"]
 
+
+def _expand(inputs: Sequence[Constant | None], _attributes: Attributes) -> Constant | None:
+    data, wanted = _data(inputs), inputs[1] if len(inputs) > 1 else None
+    if wanted is None:
+        return None
+    sizes = tuple(int(size) for size in wanted.reshape(-1))
+    shape = np.broadcast_shapes(data.shape, sizes) if min(sizes, default=0) >= 0 else None
+    if shape is None or math.prod(shape) > _LARGEST_GROWN:
+        return None
+    return np.broadcast_to(data, shape)
+
+
+def split(data: Constant, count: int, sizes: Constant | None, attributes: Attributes) -> Sequence[Constant] | None:
+    """Cut a constant into parts as ``Split`` does; None where the parts do not make up the whole.
+
+    Args:
+        data: The constant.
+        count: How many outputs the node has.
+        sizes: The size of each part along the axis, where an input gives them.
+        attributes: The node's attributes.
+    """
+    axis, given = attributes.get("axis", 0), attributes.get("split")
+    if not isinstance(axis, int) or not -data.ndim <= axis < data.ndim or not count:
+        return None
+    whole = data.shape[axis]
+    parts = [int(size) for size in sizes.reshape(-1)] if sizes is not None else None
+    if parts is None and isinstance(given, tuple):
+        parts = [size if isinstance(size, int) else -1 for size in given]
+    if parts is None:
+        each = -(-whole // count)
+        parts = [each] * (count - 1) + [whole - each * (count - 1)]
+    if len(parts) != count or min(parts) < 0 or sum(parts) != whole:
+        return None
+    return np.split(data, np.cumsum(parts)[:-1], axis=axis)
+
+
+def filled(sizes: Constant, value: Constant | None) -> Constant | None:
+    """Return what ``ConstantOfShape`` computes; None where that would be large.
+
+    Args:
+        sizes: The shape.
+        value: The node's only element; None where the model leaves it out, which means 0.0.
+    """
+    shape = tuple(int(size) for size in sizes.reshape(-1))
+    if min(shape, default=0) < 0 or math.prod(shape) > _LARGEST_GROWN or (value is not None and value.size != 1):
+        return None
+    return np.broadcast_to(np.zeros(()) if value is None else value.reshape(()), shape)
+
+
 EVALUABLE: Mapping[str, Evaluation] = {
     "Abs": _pointwise(np.abs),
     "Add": _pairwise(np.add),
@@ -121,6 +173,7 @@ EVALUABLE: Mapping[str, Evaluation] = {
     "Concat": _concat,
     "Div": _pairwise(_divide),
     "Exp": _pointwise(np.exp),
+    "Expand": _expand,
     "Gather": _gather,
     "Identity": _pointwise(lambda data: data),
     "Mul": _pairwise(np.multiply),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from bnfold.graph.constants import EVALUABLE, Constant, dequantised, evaluate, tensor_value
+from bnfold.graph.constants import EVALUABLE, Constant, dequantised, evaluate, filled, split, tensor_value
 from bnfold.graph.shapes import GraphPath, LazyTypes, Shape, ValueType, subgraphs
 
 __all__ = ["STANDARD_DOMAINS", "GraphView", "NodeView", "outer_names", "views"]
@@ -172,19 +172,19 @@ class GraphView:
         if tensor is not None:
             value = None if tensor.data_type == TensorProto.STRING else tensor_value(tensor)
         elif name in self.producers and depth < _DEEPEST:
-            value = self._computed(self.graph.node[self.producers[name]], depth)
+            value = self._computed(self.graph.node[self.producers[name]], name, depth)
         elif self.outer is not None and name not in self.inputs and name not in self.producers:
             value = self.outer.constant(name)
         if value is None or value.nbytes <= _MEMO_BYTES:
             self._memo[name] = value
         return value
 
-    def _computed(self, node: NodeProto, depth: int) -> Constant | None:
+    def _computed(self, node: NodeProto, output: str, depth: int) -> Constant | None:
         if node.domain not in STANDARD_DOMAINS:
             return None
         if node.op_type == "Constant":
             return _constant_node(node)
-        if node.op_type not in EVALUABLE:
+        if node.op_type not in EVALUABLE and node.op_type not in {"ConstantOfShape", "Split"}:
             return None
         inputs = []
         for name in node.input:
@@ -192,6 +192,8 @@ class GraphView:
             if name and value is None:
                 return None
             inputs.append(value)
+        if node.op_type in {"ConstantOfShape", "Split"}:
+            return _one_of_several(node, list(node.output).index(output), inputs)
         return evaluate(node.op_type, inputs, _attributes(node))
 
     def type(self, name: str) -> ValueType:
@@ -346,6 +348,18 @@ def _attributes(node: NodeProto) -> Mapping[str, object]:
             value = tuple(value)
         values[attribute.name] = value
     return values
+
+
+def _one_of_several(node: NodeProto, position: int, inputs: list[Constant | None]) -> Constant | None:
+    """Compute an output of a node on constants whose attributes or outputs are not like those of the others."""
+    first = inputs[0] if inputs else None
+    if first is None:
+        return None
+    if node.op_type == "ConstantOfShape":
+        values = [tensor_value(attribute.t) for attribute in node.attribute if attribute.name == "value"]
+        return filled(first, values[0] if values else None)
+    parts = split(first, len(node.output), inputs[1] if len(inputs) > 1 else None, _attributes(node))
+    return None if parts is None else parts[position]
 
 
 def _constant_node(node: NodeProto) -> Constant | None:
