@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
+from bnfold.errors import SignatureError
+from bnfold.parity import lanes
 from bnfold.parity.reference import run_float64
 from bnfold.parity.run import Session
 
@@ -70,3 +72,48 @@ def test_a_kernel_that_is_none_for_a_type_only_when_it_runs_is_stood_in_for() ->
     assert not session.native
     assert session.engine.startswith("float64 kernels, rounded after every node (")
     np.testing.assert_array_equal(got, run_float64(model, feeds)["y"])
+
+
+WIDE = np.random.default_rng(0).normal(size=(200, 200)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = MatMul(x, w)",
+        "h = MatMul(x, w)  y = MatMul(h, w)",
+        "h = MatMul(x, w)  k = Mul(w, w)  y = MatMul(h, k)",
+        "h = Gemm(w, w)  y = MatMul(x, h)",
+    ],
+)
+def test_large_weights_are_fed_beside_the_inputs_and_nobody_sees_it(body: str) -> None:
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float[N, 200] x) => (float[N, 200] y) {{ {body} }}'
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(WIDE, "w"))
+    before = model.SerializeToString()
+    feeds = {"x": np.random.default_rng(1).normal(size=(3, 200)).astype(np.float32)}
+    session = Session(model)
+    assert session.native
+    assert list(session.inputs) == ["x"]
+    exact = run_float64(model, feeds)["y"]
+    assert np.abs(session.run(feeds)["y"] - exact).max() < 1e-5 * np.abs(exact).max()
+    assert model.SerializeToString() == before
+    with pytest.raises(SignatureError) as caught:
+        session.run({**feeds, "w": WIDE})
+    assert str(caught.value) == "the model has no input w"
+
+
+def test_numpy_gets_its_processors_back() -> None:
+    library = lanes._openblas()
+    if library is None:
+        pytest.skip("numpy brings another library along")
+    tell, ask = library
+    before = int(ask())
+    try:
+        tell(max(2, lanes.half()))
+        with lanes.halved():
+            assert ask() <= lanes.half()
+        assert ask() == max(2, lanes.half())
+    finally:
+        tell(before)
