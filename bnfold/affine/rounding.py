@@ -52,7 +52,8 @@ def round_to(array: Float64Array, dtype: npt.DTypeLike, channel_axis: int = 0) -
     largest = float(magnitude.max(initial=0.0))
     if not np.isfinite(largest) or largest > float(limits.max):
         return Unstorable(f"a folded value of magnitude {largest:.3g} overflows {target.name}")
-    if np.any((magnitude > 0) & (magnitude < float(limits.smallest_normal))):
+    smallest = float(limits.smallest_normal)
+    if magnitude.min(initial=smallest) < smallest and np.any((magnitude > 0) & (magnitude < smallest)):
         others = tuple(axis for axis in range(array.ndim) if axis != channel_axis % max(array.ndim, 1))
         lost = np.abs(array - rounded.astype(np.float64)).sum(axis=others)
         allowed = _LOSS_LIMIT * float(limits.eps) / 2 * magnitude.sum(axis=others)

@@ -149,11 +149,12 @@ class Draft:
         form = self.form(index, absorber)
         if isinstance(form, Refusal):
             return form
-        if not (np.isfinite(field.scale).all() and np.isfinite(field.shift).all()):
-            return Refusal(Reason.NON_FINITE, f"the map overflows on its way to {node.name}")
         if at is not None and at != form.data:
             return Refusal(Reason.DYNAMIC_WEIGHT, f"{node.name} has the value as its weight or bias")
-        return form.affine(field, node.name)
+        try:
+            return form.affine(field, node.name)
+        except ValueError:  # a map that a layer can take in is finite
+            return Refusal(Reason.NON_FINITE, f"the map overflows on its way to {node.name}")
 
     def absorb(self, index: int, absorber: Absorber, field: Field, at: int | None = None) -> Step | Refusal:
         """Try whether a layer can take in a field, on real weights, and say how; ``at`` is the input it comes by."""
