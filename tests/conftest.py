@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +16,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 # Read by onnxruntime when it is first imported: without it, a test run reports to its maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and the programs that tests stop would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("bnfold", derandomize=True, deadline=None, database=None)
 # Other examples every night, and many: HYPOTHESIS_PROFILE=nightly make test
