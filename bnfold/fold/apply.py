@@ -12,12 +12,13 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bnfold.affine import Field, Linear, Unstorable, round_to
-from bnfold.fold.draft import Draft, names_in_use
+from bnfold.fold.draft import Draft
 from bnfold.fold.linear_nodes import changed_attributes, changed_constants, stored_dtype
 from bnfold.fold.regions import regions_of
 from bnfold.fold.storable import dtype_of, own_dtype
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import views
+from bnfold.graph.wiring import names_in_use
 from bnfold.rules import RULES, Absorber, Form, Rules
 
 if TYPE_CHECKING:

@@ -182,7 +182,7 @@ class BackwardWalk:
         if producer is None or producer == self.subject:
             return Refusal(Reason.EDGE, f"nothing computes {value} but the graph's input")
         own = draft.affines.get(producer)
-        op_type = draft.op_type(producer)
+        op_type = self.trail.becomes.get(producer) or draft.op_type(producer)
         absorber = draft.rules.absorbers.get((op_type, Side.OUTPUT))
         carrier = draft.rules.carriers.get(op_type)
         position = wiring.outputs[producer].index(value)

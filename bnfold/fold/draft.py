@@ -17,7 +17,6 @@ from bnfold.fold.changed_node import ChangedNode
 from bnfold.fold.linear_nodes import read_linear, stored_dtype
 from bnfold.fold.step import Branch, Step
 from bnfold.fold.taken import Taken
-from bnfold.graph.shapes import subgraphs
 from bnfold.graph.view import NodeView
 from bnfold.graph.wiring import Wiring
 from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules, Side
@@ -25,29 +24,10 @@ from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rul
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from onnx import GraphProto, ModelProto
-
     from bnfold.affine.per_channel import Float64Array
     from bnfold.graph.view import GraphView
 
-__all__ = ["Draft", "names_in_use"]
-
-
-def names_in_use(model: ModelProto) -> set[str]:
-    """Return every value name that a model uses anywhere, so that new names can differ from all of them."""
-    names: set[str] = set()
-
-    def collect(graph: GraphProto) -> None:
-        names.update(value.name for value in (*graph.input, *graph.output, *graph.value_info))
-        names.update(tensor.name for tensor in graph.initializer)
-        for node in graph.node:
-            names.update(node.input)
-            names.update(node.output)
-        for _place, body in subgraphs(graph):
-            collect(body)
-
-    collect(model.graph)
-    return names
+__all__ = ["Draft"]
 
 
 class Draft:
@@ -119,7 +99,12 @@ class Draft:
         now = becomes or self.op_type(index)
         if not changed and now == node.op_type:
             return node
-        return ChangedNode(node.view, index, node.proto, changed, now)
+        proto = node.proto
+        if now != node.op_type:  # what it has turned into reads the value and its new constants alone
+            proto = NodeProto()
+            proto.CopyFrom(node.proto)
+            del proto.input[1:]
+        return ChangedNode(node.view, index, proto, changed, now)
 
     def order(self, index: int) -> float:
         """Return a number that grows from producers to consumers, for inserted nodes too."""
@@ -257,15 +242,7 @@ class Draft:
             self._join(steps[0].index, steps[0].branch)
             return
         for step in steps:
-            if step.own is not None:
-                self._set_own(step.index, step.own)
-            if step.constants:
-                self.constants.setdefault(step.index, {}).update(step.constants)
-            if step.becomes:
-                self.becomes[step.index] = step.becomes
-                self.wiring.keep_inputs(step.index, 1)
-            if step.constants and step.index in self.affines:
-                self._read_again(step.index)
+            self._change(step)
         data_input = self.affines[index].data_input
         self.taken_in.pop(index, None)
         self.constants.pop(index, None)  # they are in its map
@@ -284,6 +261,19 @@ class Draft:
         for step in steps:
             if step.affine is not None:
                 self._take_in(step)
+
+    def _change(self, step: Step) -> None:
+        """Give a constant affine or a carrier its new constants."""
+        if step.own is not None:
+            self._set_own(step.index, step.own)
+        if step.becomes:
+            self.becomes[step.index] = step.becomes
+            self.wiring.keep_inputs(step.index, 1)
+            self.constants.pop(step.index, None)  # what it has turned into has none that it had before
+        if step.constants:
+            self.constants.setdefault(step.index, {}).update(step.constants)
+            if step.index in self.affines:
+                self._read_again(step.index)
 
     def _join(self, host: int, branch: Branch) -> None:
         """Let a convolution take in a branch beside it."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from bnfold.fold.backward import toward_producer
 from bnfold.fold.both_ways import both_ways
 from bnfold.fold.branches import find_joint, sums
-from bnfold.fold.draft import Draft, names_in_use
+from bnfold.fold.draft import Draft
 from bnfold.fold.forward import toward_consumers
 from bnfold.fold.patterns import belongs_to_function
 from bnfold.fold.stage import STAGES, Stage, dearer_than_batch_norm
 from bnfold.fold.step import Step
 from bnfold.fold.trail import Route
 from bnfold.graph.view import NodeView, views
+from bnfold.graph.wiring import names_in_use
 from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules
 
 if TYPE_CHECKING:

@@ -106,7 +106,9 @@ class Trail:
         for index, constants in later.constants.items():
             if index in self.constants and not again:
                 return Refusal(Reason.NO_RULE, "it reaches the constants of a node twice")
-            self.constants[index] = {**self.constants.get(index, {}), **constants}
+            # What a node has turned into has none of the constants that it had before.
+            earlier = {} if index in later.becomes else self.constants.get(index, {})
+            self.constants[index] = {**earlier, **constants}
         self.becomes |= later.becomes
         self.path |= later.path
         self.adds += later.adds

@@ -66,8 +66,7 @@ CASES: Cases = {
     ),
     "Clip with an upper bound only, backward": Case(
         f"{_CONV} hi[]=6.0 | h = Conv(x, W, b) c = Clip(h, _, hi) y = PBN4(c)",
-        "Conv Clip BatchNormalization",
-        ("no-rule",),
+        "Conv Min",
     ),
     "Max with a constant, backward": Case(
         f"{_CONV} k[4,1,1] | h = Conv(x, W, b) c = Max(h, k) y = PBN4(c)", "Conv Max"

@@ -1,0 +1,53 @@
+"""A node that turns into another operation has the constants of what it is now, and none of what it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bnfold.fold import apply, plan
+from tests.fold.small_graphs.judge import compute
+from tests.rules.example_models import build, feeds_for
+
+BATCH_NORM = "double[2] beta, double[2] mean, double[2] var"
+
+
+@pytest.mark.parametrize("gamma", ["0.0, 0.0", "0.0, 1.5", "2.0, 2.0", "0.5, 1.5"])
+@pytest.mark.parametrize(("bounds", "constant"), [('"", b', "double b = {0.5}"), ("a", "double a = {-0.5}")])
+def test_a_clip_with_one_bound_takes_scale_and_shift(bounds: str, constant: str, gamma: str) -> None:
+    model = build(
+        f"""(double[3,4] x) => (double y)
+            <double[4,2] W, double[2] c, {constant}, double[2] gamma = {{{gamma}}}, {BATCH_NORM}> {{
+           h = Gemm(x, W, c)
+           r = Clip(h, {bounds})
+           y = BatchNormalization(r, gamma, beta, mean, var) }}""",
+        seed=3,
+    )
+    feeds = feeds_for(model, seed=4)
+    fold_plan = plan(model)
+    folded = apply(model, fold_plan).model
+    assert not fold_plan.kept
+    assert [len(node.input) for node in folded.graph.node if node.op_type in {"Max", "Min"}] in ([], [2])
+    for actual, wanted in zip(compute(folded, feeds), compute(model, feeds), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
+    assert plan(folded).folds == ()
+
+
+@pytest.mark.parametrize("second", ["0.0, 0.0", "1.5, 0.5"])
+def test_a_clip_that_two_batch_norms_pass_one_after_the_other(second: str) -> None:
+    model = build(
+        f"""(double[3,4] x) => (double y)
+            <double[4,2] W, double[2] c, double b = {{0.5}}, double[2] gamma = {{2.0, 2.0}}, {BATCH_NORM},
+             double[2] gamma2 = {{{second}}}, double[2] beta2> {{
+           h = Gemm(x, W, c)
+           r = Clip(h, "", b)
+           n = Identity(r)
+           m = BatchNormalization(n, gamma, beta, mean, var)
+           i = Identity(m)
+           y = BatchNormalization(i, gamma2, beta2, mean, var) }}""",
+        seed=3,
+    )
+    feeds = feeds_for(model, seed=4)
+    folded = apply(model, plan(model)).model
+    for actual, wanted in zip(compute(folded, feeds), compute(model, feeds), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
