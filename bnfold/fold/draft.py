@@ -95,7 +95,8 @@ class Draft:
         node = self.view.node(index)
         if index in self._protos:
             node = replace(node, proto=self._protos[index])
-        changed = {**self.constants.get(index, {}), **(constants or {})}
+        earlier = {} if becomes else self.constants.get(index, {})  # what turns into another loses what it had
+        changed = {**earlier, **(constants or {})}
         now = becomes or self.op_type(index)
         if not changed and now == node.op_type:
             return node

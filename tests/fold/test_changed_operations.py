@@ -33,21 +33,24 @@ def test_a_clip_with_one_bound_takes_scale_and_shift(bounds: str, constant: str,
     assert plan(folded).folds == ()
 
 
-@pytest.mark.parametrize("second", ["0.0, 0.0", "1.5, 0.5"])
-def test_a_clip_that_two_batch_norms_pass_one_after_the_other(second: str) -> None:
+@pytest.mark.parametrize("second", ["0.0, 0.0", "9.0, 0.5", "0.0, 7.0"])
+@pytest.mark.parametrize(("bounds", "constant"), [('"", b', "double b = {0.5}"), ("a", "double a = {-0.5}")])
+def test_a_clip_that_two_batch_norms_pass_one_after_the_other(bounds: str, constant: str, second: str) -> None:
     model = build(
         f"""(double[3,4] x) => (double y)
-            <double[4,2] W, double[2] c, double b = {{0.5}}, double[2] gamma = {{2.0, 2.0}}, {BATCH_NORM},
-             double[2] gamma2 = {{{second}}}, double[2] beta2> {{
+            <double[4,2] W, double[2] c, {constant}, double[2] one = {{1.25, 1.25}}, {BATCH_NORM},
+             double[2] gamma = {{{second}}}> {{
            h = Gemm(x, W, c)
-           r = Clip(h, "", b)
+           r = Clip(h, {bounds})
            n = Identity(r)
-           m = BatchNormalization(n, gamma, beta, mean, var)
+           m = BatchNormalization(n, one, one, one, one)
            i = Identity(m)
-           y = BatchNormalization(i, gamma2, beta2, mean, var) }}""",
+           y = BatchNormalization(i, gamma, beta, mean, var) }}""",
         seed=3,
     )
     feeds = feeds_for(model, seed=4)
-    folded = apply(model, plan(model)).model
+    fold_plan = plan(model)
+    assert not fold_plan.kept
+    folded = apply(model, fold_plan).model
     for actual, wanted in zip(compute(folded, feeds), compute(model, feeds), strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
