@@ -170,6 +170,8 @@ def _try(draft: Draft, host: _Term, term: _Term) -> Joint | Refusal:
     stays = None
     if len(inputs) == 2:
         stays = 1 - term.position
+        if draft.constants.get(term.total):
+            return Refusal(Reason.NO_GAIN, f"{draft.name(term.total)} adds a constant that a map has changed")
         if draft.op_type(term.total) == "Sub" and stays == 1:
             return Refusal(Reason.NO_GAIN, f"a change of sign would take the place of {draft.name(term.total)}")
     elif len(inputs) < 2 or draft.op_type(term.total) != "Sum":

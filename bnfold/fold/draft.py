@@ -287,6 +287,9 @@ class Draft:
             shorter.CopyFrom(self.node(branch.total).proto)
             del shorter.input[branch.position]
             self._protos[branch.total] = shorter
+            known = self.constants.pop(branch.total, {})
+            if known:  # what stood behind the input moved up
+                self.constants[branch.total] = {at - (at > branch.position): known[at] for at in known}
         else:
             self.gone.add(branch.total)
             if branch.renames:

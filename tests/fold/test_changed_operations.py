@@ -54,3 +54,22 @@ def test_a_clip_that_two_batch_norms_pass_one_after_the_other(bounds: str, const
     folded = apply(model, fold_plan).model
     for actual, wanted in zip(compute(folded, feeds), compute(model, feeds), strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sum_that_loses_a_branch_keeps_its_changed_constant_in_its_place() -> None:
+    model = build(
+        """(double[1,3,5,5] x) => (double y)
+           <double[2,3,1,1] W, double[2,3,1,1] V, double[2,1,1] k, double[2] gamma, double[2] beta, double[2] mean,
+            double[2] var> {
+           h = Conv(x, W)
+           g = Conv(x, V)
+           s = Sum(h, g, k)
+           i = Identity(s)
+           y = BatchNormalization(i, gamma, beta, mean, var) }""",
+        seed=5,
+    )
+    feeds = feeds_for(model, seed=6)
+    folded = apply(model, plan(model)).model
+    assert [node.op_type for node in folded.graph.node] == ["Conv", "Sum", "Identity"]
+    for actual, wanted in zip(compute(folded, feeds), compute(model, feeds), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
