@@ -128,7 +128,7 @@ class _Gauge:
             return Refusal(Reason.USED_ELSEWHERE, f"{value} is read elsewhere")
         opposite = Field.of(onward.field.scale, -onward.field.shift)
         self.active.add(value)
-        found = ForwardWalk(self.draft, Trail(), cancel=self.cancel).follow(value, opposite, uses)
+        found = ForwardWalk(self.draft, Trail(), subject=self.subject, cancel=self.cancel).follow(value, opposite, uses)
         self.active.discard(value)
         return found
 

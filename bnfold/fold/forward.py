@@ -84,12 +84,14 @@ class ForwardWalk:
         draft: The graph so far.
         before: What the part that went first has found.
         uniform: Whether it is a plain number, which may belong to a product that it must not go through.
+        subject: The node of the map, which no other part of it may go into.
         cancel: What may let another term of a sum take a shift; None where it may not.
     """
 
     draft: Draft
     before: Trail
     uniform: bool = False
+    subject: int | None = None
     cancel: Callable[[int, Field], Trail | Refusal] | None = None
 
     def follow(self, start: str, field: Field, uses: Sequence[Use] | None = None) -> Trail | Refusal:
@@ -127,8 +129,8 @@ class ForwardWalk:
         last = -1.0
         while pending and refusal is None:
             place, node = heapq.heappop(pending)
-            if place < last or len(queued) > _MOST_NODES:
-                return Refusal(Reason.NO_RULE, "the way to the next layer is too long")
+            if place < last or len(queued) > _MOST_NODES or node == self.subject:
+                return Refusal(Reason.NO_RULE, "the way to the next layer is too long, or leads back")
             last = place
             taken = {
                 position: fields[name]

@@ -73,3 +73,22 @@ def test_a_sum_that_loses_a_branch_keeps_its_changed_constant_in_its_place() -> 
     assert [node.op_type for node in folded.graph.node] == ["Conv", "Sum", "Identity"]
     for actual, wanted in zip(compute(folded, feeds), compute(model, feeds), strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_shift_is_not_made_up_for_in_the_batch_norm_that_it_comes_from() -> None:
+    model = build(
+        """(double[1,2,3,3] x, double[1,2,3,3] z) => (double y)
+           <double[2] var, double[2] b, double[2] m, double[2] gamma = {1.5, 0.5}, double[2,2,1,1] W> {
+           r = Sigmoid(x)
+           n = BatchNormalization(r, var, b, m, var)
+           p = Add(n, z)
+           s = Add(p, n)
+           t = BatchNormalization(s, gamma, b, m, var)
+           u = Relu(t)
+           y = Conv(u, W) }""",
+        seed=7,
+    )
+    feeds = feeds_for(model, seed=8)
+    folded = apply(model, plan(model)).model
+    for actual, wanted in zip(compute(folded, feeds), compute(model, feeds), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
