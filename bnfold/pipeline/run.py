@@ -19,14 +19,17 @@ from bnfold.frontends import sniff
 from bnfold.frontends.loaded import Array, Loaded, ModeChange, Runner, TensorSpec
 from bnfold.graph.overridable import freeze, overridable
 from bnfold.inference import to_inference_mode
+from bnfold.parity.layerwise import Layerwise
 from bnfold.parity.verdict import Parity, worst_of
 from bnfold.pipeline.account import affines_of, batch_norms_of
 from bnfold.pipeline.checks import check_comparable, check_idle, check_keep, check_numbers
 from bnfold.pipeline.conversion import Conversion, stamp
 from bnfold.pipeline.feeds import load_feeds
+from bnfold.pipeline.layers import layers_of
 from bnfold.pipeline.local_functions import inline_batch_norms, inlined_since
 from bnfold.pipeline.measure import measure, source_of, versions
 from bnfold.pipeline.options import DEFAULTS, LARGE, Options, Progress
+from bnfold.pipeline.surroundings import with_surroundings
 from bnfold.report import Command, Inlined, Report, RolledBack, Signature, Source, Timing, Verdict
 
 if TYPE_CHECKING:
@@ -238,6 +241,9 @@ def verify(
         proof=proof,
         after=other.model,
         other=other.account,
+        layers=layers_of(
+            source.model, folding.Folded(other.model, ()), proof=proof, options=options, feeds=feeds, step=clock.step
+        ),
     )
 
 
@@ -319,7 +325,15 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
         # What failed its own check is put back, alone, and everything is proven again without it.
         rolled_back += wanting
     report = _report(
-        command, source, options, clock, plan=plan, proof=proof, after=folded.model, rolled_back=rolled_back
+        command,
+        source,
+        options,
+        clock,
+        plan=plan,
+        proof=proof,
+        after=folded.model,
+        rolled_back=rolled_back,
+        layers=layers_of(source.model, folded, proof=proof, options=options, feeds=feeds, step=clock.step),
     )
     stamp(folded.model, report)
     return Conversion(folded.model, report)
@@ -356,13 +370,17 @@ def _report(
     after: onnx.ModelProto | None = None,
     rolled_back: tuple[RolledBack, ...] = (),
     other: Source | None = None,
+    layers: Layerwise | None = None,
 ) -> Report:
+    batch_norms = batch_norms_of(source.model, plan, rolled_back)
+    if options.layerwise and command != "verify":
+        batch_norms = with_surroundings(source.model, batch_norms)
     return Report(
         command=command,
         source=source.account,
         signature=Signature(source.inputs, source.loaded.outputs),
         mode=source.mode,
-        batch_norms=batch_norms_of(source.model, plan, rolled_back),
+        batch_norms=batch_norms,
         affines=affines_of(plan),
         inlined=source.inlined,
         before=measure(source.model),
@@ -375,4 +393,5 @@ def _report(
         timings=tuple(clock.timings),
         versions=versions(source.loaded.format),
         seed=options.seed,
+        layers=layers,
     )

@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from bnfold.frontends.loaded import ModeChange, TensorSpec
+from bnfold.parity.layerwise import Layerwise
 from bnfold.parity.verdict import Parity
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "Inlined",
     "Kept",
     "Measure",
+    "Neighbour",
     "Outcome",
     "Report",
     "RolledBack",
     "Signature",
     "Source",
+    "Surroundings",
     "Timing",
     "Verdict",
     "plain",
@@ -104,6 +107,36 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A node, an input or an output near a batch norm.
+
+    Attributes:
+        name: Its name.
+        op_type: Its operation; ``"input"`` and ``"output"`` of the graph itself.
+        step: How many edges behind the batch norm it stands; in front of it the number is negative.
+    """
+
+    name: str
+    op_type: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The graph around one batch norm, two steps to either side.
+
+    Attributes:
+        nodes: The nearest nodes, the batch norm itself first.
+        edges: Pairs of places in ``nodes``: a value goes from the first to the second.
+        more: Neighbours that were left out because there are many.
+    """
+
+    nodes: tuple[Neighbour, ...]
+    edges: tuple[tuple[int, int], ...]
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchNorm:
     """One batch norm, and what became of it.
 
@@ -118,6 +151,7 @@ class BatchNorm:
         into: The layers that took it in; empty unless folded.
         kept: Why it stays; None where it was folded.
         also: What the layers on its other side said, where that differs.
+        around: The graph around it, where it stays and somebody asked for it.
     """
 
     name: str
@@ -128,6 +162,7 @@ class BatchNorm:
     into: tuple[Absorbed, ...] = ()
     kept: Kept | None = None
     also: tuple[Kept, ...] = ()
+    around: Surroundings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +260,7 @@ class Report:
         timings: The steps in order.
         versions: Of bnfold, Python and the libraries that took part.
         seed: What the probes were drawn with.
+        layers: The error of every value inside; None where nobody asked for it, or nothing was run.
         schema: The name of this form.
     """
 
@@ -245,6 +281,7 @@ class Report:
     timings: tuple[Timing, ...]
     versions: Mapping[str, str]
     seed: int
+    layers: Layerwise | None = None
     schema: Literal["bnfold-report/1"] = "bnfold-report/1"
 
     @property

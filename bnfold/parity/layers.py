@@ -1,0 +1,332 @@
+"""Every value that two models share, against float64: where a fault begins, and how rounding grows on its way.
+
+Values are computed a few at a time, each is summed up in two numbers and let go, so that a model of any size takes the
+memory of a few of its values. The price is that the model runs several times where its values are many.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.errors import BnfoldError
+from bnfold.graph.region import Region
+from bnfold.graph.shapes import infer
+from bnfold.parity.compare import match
+from bnfold.parity.feeds import Probe, draw_probes, sizes_to_try
+from bnfold.parity.inputs import inputs_of
+from bnfold.parity.kernels import Array, computes_with, roundoff
+from bnfold.parity.layerwise import Histogram, SharedValue, Layerwise, WorstLayer
+from bnfold.parity.program import called, reads_of
+from bnfold.parity.reference import Reference
+from bnfold.parity.run import Session, run_node
+from bnfold.parity.verdict import Parity, Verdict
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+__all__ = ["measure_layers", "shared_values"]
+
+_BUDGET = 1 << 27
+"""Elements times 16 bytes (two float32, one float64) that are held at a time."""
+_BYTES = 16
+_GROWTH = 4
+"""A value of unknown size is taken for this many times the largest so far."""
+_MOST = 256
+"""Values in one run, however small."""
+_FAR = 2.0**-4
+"""A value further off than this is wrong, or stands for something else."""
+_HEALED = 2.0**-6
+"""Where everything behind such a value is closer than this, it stands for something else."""
+_BINS = 24
+
+Progress = Callable[[str, int, int], None]
+
+
+def measure_layers(
+    *,
+    unfolded: ModelProto,
+    folded: ModelProto,
+    parity: Parity,
+    regions: Sequence[Region] = (),
+    seed: int = 0,
+    feeds: Sequence[Mapping[str, Array]] = (),
+    progress: Progress | None = None,
+) -> Layerwise:
+    """Compare every value of two models with float64, on the probe that failed, or else on the first one.
+
+    Args:
+        unfolded: The model before folding, in inference mode.
+        folded: The model after it.
+        parity: What verifying the two has found; it says on which probe to look.
+        regions: What folding changed. Values inside a region may stand for something else afterwards.
+        seed: What the probes of the verification were drawn with.
+        feeds: The user's own inputs, as the verification got them.
+        progress: Told what is going on.
+    """
+    started = time.perf_counter()
+    probe = _probe(unfolded, parity, seed, feeds)
+    names, inside = shared_values(unfolded, folded, regions)
+    if probe is None or not names:
+        detail = "no probe ran on both models" if probe is None else "the two models share no value by name"
+        return Layerwise("", "", (), inside, None, time.perf_counter() - started, detail)
+    bench = _Bench(unfolded, folded, Reference(unfolded, foreign=run_node), probe.feeds)
+    found: dict[str, _Figures] = {}
+    try:
+        sizes = _sizes(unfolded, probe.feeds)
+        for chunk in _chunks(names, sizes, found):
+            if progress is not None:
+                progress("comparing layers", len(found), len(names))
+            for name, value, base, truth in bench.values(chunk):
+                found[name] = _figures(value, base, truth)
+        values = _accounted(unfolded, folded, found)
+        worst = _closer(bench, values)
+    except BnfoldError as error:
+        return Layerwise(probe.name, probe.origin, (), inside, None, time.perf_counter() - started, str(error))
+    detail = "" if values else "the two models share no floating value by name"
+    return Layerwise(probe.name, probe.origin, values, inside, worst, time.perf_counter() - started, detail)
+
+
+def shared_values(
+    unfolded: ModelProto, folded: ModelProto, regions: Sequence[Region] = ()
+) -> tuple[tuple[str, ...], int]:
+    """Return the inner values and outputs that both main graphs compute and that mean the same, in graph order.
+
+    Args:
+        unfolded: The model before folding.
+        folded: The model after it.
+        regions: What folding changed; the values inside them are left out.
+
+    Returns:
+        The names, and how many values that depend on the inputs were left out.
+    """
+    varying = _varying(unfolded)
+    computed = {name for node in folded.graph.node for name in node.output if name}
+    inside = _inside(unfolded, regions)
+    kept = tuple(name for name in varying if name in computed and name not in inside)
+    return kept, len(varying) - len(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    unfolded: float
+    folded: float
+    limit: float
+    elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """Two models and the reference, on one probe."""
+
+    unfolded: ModelProto
+    folded: ModelProto
+    reference: Reference
+    feeds: Mapping[str, Array]
+
+    def values(self, names: Sequence[str]) -> Iterator[tuple[str, Array, Array, Array]]:
+        """Yield a few values: folded, unfolded and in float64; those that are no floats are skipped."""
+        base = Session(self.unfolded, also=names).run(self.feeds)
+        other = Session(self.folded, also=names).run(self.feeds)
+        truth = self.reference.run(self.feeds, names)
+        for name in names:
+            three: tuple[object, ...] = other.pop(name), base.pop(name), truth.pop(name)
+            arrays = [value for value in three if isinstance(value, np.ndarray) and computes_with(value)]
+            if len(arrays) == 3:
+                yield name, arrays[0], arrays[1], arrays[2]
+
+
+def _probe(unfolded: ModelProto, parity: Parity, seed: int, feeds: Sequence[Mapping[str, Array]]) -> Probe | None:
+    """Draw again the probe on which an output failed; where none did, the first one that ran."""
+    failed = {item.probe for item in parity.folding if item.verdict is Verdict.FAIL}
+    used = [record for record in parity.probes if record.used]
+    wanted = next((record for record in used if record.name in failed), used[0] if used else None)
+    if wanted is None:
+        return None
+    inputs = inputs_of(unfolded)
+    for sizes in sizes_to_try(inputs):
+        for probe in draw_probes(inputs, sizes, level=parity.level, seed=seed, given=feeds):
+            shapes = tuple((name, tuple(value.shape)) for name, value in probe.feeds.items())
+            if probe.name == wanted.name and shapes == wanted.shapes:
+                return probe
+    return None
+
+
+def _varying(model: ModelProto) -> tuple[str, ...]:
+    """Return the values of the main graph that depend on its inputs."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    known = {value.name for value in model.graph.input} - constants
+    found = []
+    for node in model.graph.node:
+        if not known.isdisjoint(reads_of(node)):
+            names = [name for name in node.output if name]
+            known.update(names)
+            found += names
+    return tuple(found)
+
+
+def _inside(model: ModelProto, regions: Sequence[Region]) -> set[str]:
+    """Return the values between the inputs and the outputs of regions: a scale or a shift may travel through them."""
+    producers = {name: node for node in model.graph.node for name in node.output if name}
+    inside: set[str] = set()
+    for region in regions:
+        if region.scope:
+            continue
+        edge = {*region.inputs, *region.outputs}
+        pending = [name for output in region.outputs for name in _read(producers.get(output))]
+        while pending:
+            name = pending.pop()
+            if name in producers and name not in edge and name not in inside:
+                inside.add(name)
+                pending += _read(producers[name])
+    return inside
+
+
+def _read(node: NodeProto | None) -> list[str]:
+    return [] if node is None else list(reads_of(node))
+
+
+def _sizes(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, int]:
+    """Return how many elements values have on a probe, as far as shapes that can be inferred tell."""
+    symbols: dict[str, int] = {}
+    for value in model.graph.input:
+        fed = feeds.get(value.name)
+        if fed is not None:
+            dimensions = value.type.tensor_type.shape.dim
+            symbols.update({d.dim_param: size for d, size in zip(dimensions, fed.shape, strict=False) if d.dim_param})
+    sizes = {}
+    for name, known in infer(model).get((), {}).items():
+        if known.shape is None:
+            continue
+        axes = [symbols.get(axis) if isinstance(axis, str) else axis for axis in known.shape]
+        if all(axis is not None for axis in axes):
+            sizes[name] = math.prod(axis for axis in axes if axis is not None)
+    return sizes
+
+
+def _chunks(names: Sequence[str], sizes: Mapping[str, int], found: Mapping[str, _Figures]) -> Iterator[list[str]]:
+    """Yield names whose values fit the budget together; what is found meanwhile tells the size of the next ones."""
+    chunk: list[str] = []
+    held, largest = 0, 0
+    unknown = 0
+    for name in names:
+        size = sizes.get(name)
+        if size is None:
+            largest = max([largest, *(found[earlier].elements for earlier in found)]) if not chunk else largest
+            size, unknown = max(_GROWTH * largest, 1), unknown + 1
+        full = (held + size) * _BYTES > _BUDGET or len(chunk) == _MOST
+        # As long as nothing is known of any size, a few values are looked at first.
+        if chunk and (full or (unknown and not largest and len(chunk) == _GROWTH)):
+            yield chunk
+            chunk, held = [], 0
+        chunk.append(name)
+        held += size
+    if chunk:
+        yield chunk
+
+
+def _figures(value: Array, base: Array, truth: Array) -> _Figures:
+    """Return the errors of one value in both models, and what gate B would allow."""
+    own, theirs = _error(base, truth), _error(value, truth)
+    u = max(roundoff(value.dtype), roundoff(base.dtype))
+    factor = 3 if truth.size >= 1000 else 4
+    return _Figures(own, theirs, factor * own + 8 * u, int(truth.size))
+
+
+def _error(value: Array, truth: Array) -> float:
+    if value.shape != truth.shape:
+        return math.inf
+    found = match(value, truth)
+    return math.inf if found.misplaced else found.errors.worst
+
+
+def _accounted(unfolded: ModelProto, folded: ModelProto, found: Mapping[str, _Figures]) -> tuple[SharedValue, ...]:
+    """Return the values in graph order, with those marked that stand for something else in the folded model."""
+    outputs = {value.name for value in folded.graph.output}
+    readers: dict[str, list[str]] = {}
+    for node in folded.graph.node:
+        for name in reads_of(node):
+            readers.setdefault(name, []).extend(output for output in node.output if output)
+    healed: set[str] = set()
+    moved: set[str] = set()
+    for node in reversed(folded.graph.node):
+        for name in node.output:
+            figures = found.get(name)
+            if figures is not None and figures.folded <= max(figures.limit, _HEALED):
+                healed.add(name)
+            elif name not in outputs and readers.get(name) and healed.issuperset(readers[name]):
+                healed.add(name)
+                if figures is not None and figures.folded > _FAR:
+                    moved.add(name)
+    values = []
+    for node in unfolded.graph.node:
+        for name in node.output:
+            if name in found:
+                figures = found[name]
+                values.append(
+                    SharedValue(
+                        value=name,
+                        node=called(node),
+                        op_type=node.op_type,
+                        elements=figures.elements,
+                        unfolded=figures.unfolded,
+                        folded=figures.folded,
+                        limit=figures.limit,
+                        moved=name in moved,
+                    )
+                )
+    return tuple(values)
+
+
+def _closer(bench: _Bench, values: Sequence[SharedValue]) -> WorstLayer | None:
+    """Look at every element of the value that came closest to its limit, or went beyond it by most."""
+    shown = [item for item in values if not item.moved and math.isfinite(item.folded) and item.elements]
+    if not shown:
+        return None
+    worst = max(shown, key=lambda item: item.folded / item.limit)
+    for name, value, base, truth in bench.values([worst.value]):
+        return WorstLayer(name, _error_histogram(value, base, truth), _value_histogram(value, base, truth))
+    return None
+
+
+def _error_histogram(value: Array, base: Array, truth: Array) -> Histogram:
+    finite = np.isfinite(truth)
+    scale = math.sqrt(float(np.mean(np.square(truth[finite])))) if finite.any() else 0.0
+    sides = []
+    for side in (base, value):
+        usable = finite & np.isfinite(side)
+        sides.append(np.abs(side[usable].astype(np.float64) - truth[usable]) / (scale or 1.0))
+    nonzero = [side[side > 0] for side in sides]
+    exact = tuple(int(side.size - some.size) for side, some in zip(sides, nonzero, strict=True))
+    some = np.concatenate(nonzero)
+    low = math.floor(math.log10(float(some.min()))) if some.size else -1
+    high = max(math.ceil(math.log10(float(some.max()))) if some.size else 0, low + 1)
+    low = max(low, high - _BINS // 2)  # what is smaller still is shown with the smallest
+    edges = 10.0 ** np.linspace(low, high, 2 * (high - low) + 1)
+    counts = [np.histogram(np.clip(side, edges[0], edges[-1]), bins=edges)[0] for side in nonzero]
+    return Histogram(_numbers(edges), _counts(counts[0]), _counts(counts[1]), exact=(exact[0], exact[1]))
+
+
+def _value_histogram(value: Array, base: Array, truth: Array) -> Histogram:
+    sides = [np.asarray(side[np.isfinite(side)], np.float64) for side in (base, value, truth)]
+    spans = [side for side in sides if side.size]
+    low = min((float(side.min()) for side in spans), default=0.0)
+    high = max((float(side.max()) for side in spans), default=1.0)
+    if not math.isfinite(high - low) or high - low <= abs(high) * 1e-12:
+        low, high = low - abs(low) - 1.0, low + abs(low) + 1.0  # one value, or a span that float64 cannot hold
+    edges = np.linspace(low, high, _BINS + 1)
+    counts = [np.histogram(side, bins=edges)[0] for side in sides]
+    return Histogram(_numbers(edges), _counts(counts[0]), _counts(counts[1]), _counts(counts[2]))
+
+
+def _numbers(edges: Array) -> tuple[float, ...]:
+    return tuple(float(edge) for edge in edges)
+
+
+def _counts(counts: Array) -> tuple[int, ...]:
+    return tuple(int(count) for count in counts)
