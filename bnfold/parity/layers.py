@@ -21,7 +21,7 @@ from bnfold.parity.compare import match
 from bnfold.parity.feeds import Probe, draw_probes, sizes_to_try
 from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with, roundoff
-from bnfold.parity.layerwise import Histogram, SharedValue, Layerwise, WorstLayer
+from bnfold.parity.layerwise import Histogram, Layerwise, SharedValue, WorstLayer
 from bnfold.parity.program import called, reads_of
 from bnfold.parity.reference import Reference
 from bnfold.parity.run import Session, run_node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Histogram", "SharedValue", "Layerwise", "WorstLayer"]
+__all__ = ["Histogram", "Layerwise", "SharedValue", "WorstLayer"]
 
 
 @dataclass(frozen=True, slots=True)
