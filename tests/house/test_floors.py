@@ -24,6 +24,7 @@ ROOMS = {
     "h5py": ("bnfold/frontends/",),
     "onnxruntime": ("bnfold/parity/run.py", "service/"),
     "click": ("bnfold/cli/",),
+    "jinja2": ("bnfold/report/render",),
     "rich": ("bnfold/cli/", "bnfold/report/render"),
     "fastapi": ("service/",),
     "starlette": ("service/",),
@@ -89,8 +90,8 @@ def _is_module(name: str) -> bool:
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
-        pytest.param("import bnfold", HEAVY | {"click", "rich", "fastapi"}, id="import bnfold"),
-        pytest.param(SHOW_HELP, HEAVY | {"onnx", "fastapi"}, id="bnfold --help"),
+        pytest.param("import bnfold", HEAVY | {"click", "rich", "fastapi", "jinja2"}, id="import bnfold"),
+        pytest.param(SHOW_HELP, HEAVY | {"onnx", "fastapi", "jinja2"}, id="bnfold --help"),
     ],
 )
 def test_start_is_light(statement: str, unwanted: frozenset[str]) -> None:

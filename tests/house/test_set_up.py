@@ -63,6 +63,7 @@ def test_extra_all_is_every_other_extra() -> None:
 def test_base_install_is_light() -> None:
     assert sorted(Requirement(line).name for line in pyproject()["project"]["dependencies"]) == [
         "click",
+        "jinja2",
         "ml-dtypes",
         "numpy",
         "onnx",
@@ -92,7 +93,8 @@ def test_wheel_holds_bnfold_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    packaged = {path.relative_to(ROOT).as_posix() for path in (ROOT / "bnfold").rglob("*.py")}
+    ours = (path for path in (ROOT / "bnfold").rglob("*") if path.suffix in {".py", ".j2", ".css"})
+    packaged = {path.relative_to(ROOT).as_posix() for path in ours}
     version = pyproject()["project"]["version"]
     assert {name for name in names if not name.startswith(f"bnfold-{version}.dist-info/")} >= packaged
     assert {name.partition("/")[0] for name in names} == {"bnfold", f"bnfold-{version}.dist-info"}
