@@ -10,16 +10,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bnfold.parity.gates import Progress, verify
     from bnfold.parity.reference import run_float64
-    from bnfold.parity.verdict import Comparison, Finding, Law, Parity, ProbeRecord, RegionCheck, Verdict
+    from bnfold.parity.verdict import (
+        Agreement,
+        Comparison,
+        Finding,
+        Law,
+        Measured,
+        Parity,
+        ProbeRecord,
+        RegionCheck,
+        Suspect,
+        Verdict,
+    )
 
 __all__ = [
+    "Agreement",
     "Comparison",
     "Finding",
     "Law",
+    "Measured",
     "Parity",
     "ProbeRecord",
     "Progress",
     "RegionCheck",
+    "Suspect",
     "Verdict",
     "run_float64",
     "verify",

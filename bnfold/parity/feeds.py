@@ -72,7 +72,13 @@ def resized(sizes: Sizes, inputs: Sequence[Input], *, batch: int, odd: bool) -> 
 
 
 def draw_probes(
-    inputs: Sequence[Input], sizes: Sizes, *, level: str, seed: int, given: Sequence[Mapping[str, Array]] = ()
+    inputs: Sequence[Input],
+    sizes: Sizes,
+    *,
+    level: str,
+    seed: int,
+    given: Sequence[Mapping[str, Array]] = (),
+    batches: Sequence[int] = (),
 ) -> tuple[Probe, ...]:
     """Return the probes, each drawn from a generator of its own, so that none depends on another.
 
@@ -82,10 +88,14 @@ def draw_probes(
         level: ``"full"`` or ``"fast"``: twelve probes or two.
         seed: Of everything random.
         given: The user's own arrays; they take the place of the drawn ones.
+        batches: Sizes of a free batch, one probe each; empty means the usual ones.
     """
+    plan: Sequence[tuple[int, bool]]
     plan = ((1, False), (2, False), (3, True), (1, True)) if level == "full" else ((1, False), (1, True))
+    if batches:
+        plan = [(batch, number % 2 == 1) for number, batch in enumerate(batches)]
     real = []
-    for number, item in enumerate(given[: len(plan)]):
+    for number, item in enumerate(given):
         feeds = {name: np.asarray(array) for name, array in item.items()}
         real.append(Probe(f"given {number + 1}", "the user's arrays", feeds, real=True))
     for number, (batch, odd) in enumerate(plan[len(real) :], start=len(real)):

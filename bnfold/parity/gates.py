@@ -1,4 +1,4 @@
-"""Verification: gate 0, gate A, gate B for translation and for folding, and the laws, over shared runs."""
+"""Verification: gate 0, gate A, gates B and C for translation and for folding, and the laws, over shared runs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,32 @@ from onnx import ModelProto, TensorProto, helper
 from bnfold.errors import BnfoldError, ParityError, UnsupportedOpError
 from bnfold.graph.region import Region
 from bnfold.graph.shapes import infer
-from bnfold.parity.compare import match
-from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, sizes_to_try, turned
+from bnfold.parity.behaviour import Choices, Figures, Metric, class_axes
+from bnfold.parity.feeds import Probe, draw_probes, jittered, turned
 from bnfold.parity.inputs import inputs_of
-from bnfold.parity.kernels import Array, computes_with, roundoff
+from bnfold.parity.kernels import Array, computes_with
 from bnfold.parity.lanes import LANES, halved
 from bnfold.parity.laws import batch_independence, determinism
 from bnfold.parity.local import check_region
-from bnfold.parity.margins import decision_behind
+from bnfold.parity.localise import Inside, Programs, inner_errors, inside_of, locate, matched_names
+from bnfold.parity.margins import Decision, decision_behind
 from bnfold.parity.reference import Reference, Scope
 from bnfold.parity.run import Session, run_node
 from bnfold.parity.stand import Runner, Stand
 from bnfold.parity.static import check_static
-from bnfold.parity.verdict import Comparison, Law, Parity, ProbeRecord, RegionCheck, Verdict, worst_of
+from bnfold.parity.trials import accepted_sizes, amplification, in_common
+from bnfold.parity.verdict import (
+    Agreement,
+    Comparison,
+    Law,
+    Measured,
+    Parity,
+    ProbeRecord,
+    RegionCheck,
+    Suspect,
+    Verdict,
+    worst_of,
+)
 from bnfold.parity.whole import Ledger, Run, rounding_model
 
 __all__ = ["Progress", "verify"]
@@ -42,9 +55,13 @@ def verify(
     folded: ModelProto,
     regions: Sequence[Region] = (),
     original: Runner | None = None,
+    inside: Inside | None = None,
     level: str = "full",
     seed: int = 0,
     feeds: Sequence[Mapping[str, npt.NDArray[np.generic]]] | None = None,
+    batches: Sequence[int] = (),
+    metric: Metric | None = None,
+    apart: bool = False,
     progress: Progress | None = None,
 ) -> Parity:
     """Prove, or fail to prove, that a folded model computes what the original computes.
@@ -54,19 +71,37 @@ def verify(
         folded: The model after it.
         regions: What folding changed.
         original: Runs the original program; None where the unfolded model is the original.
+        inside: Returns its inner values by the names that the unfolded model has for them, as far as it can.
         level: ``"full"``, or ``"fast"``: two probes instead of twelve, and two instead of six a fold.
         seed: Of everything random; the same seed gives the same probes.
         feeds: The user's own inputs; they come first.
+        batches: Sizes of the free batch to draw probes with; empty means the usual ones.
+        metric: The user's own function, asked about the user's own inputs, or about the real ones of the probes.
+        apart: Whether the two models are two files that nobody made from each other.
         progress: Told what is going on.
     """
     started = time.perf_counter()
     tell: Progress = progress or (lambda _what, _done, _of: None)
-    static = check_static(unfolded, folded)
+    static = check_static(unfolded, folded, apart=apart)
     if any(finding.check in {"inputs", "outputs", "onnx.checker"} for finding in static):
         return Parity(Verdict.FAIL, level, static=static, seconds=time.perf_counter() - started)
     try:
         with halved():
-            parity = _verify(_Task(unfolded, folded, tuple(regions), original, level, seed, tuple(feeds or ()), tell))
+            task = _Task(
+                unfolded=unfolded,
+                folded=folded,
+                regions=tuple(regions),
+                original=original,
+                inside=inside,
+                level=level,
+                seed=seed,
+                given=tuple(feeds or ()),
+                batches=tuple(batches),
+                metric=metric,
+                apart=apart,
+                tell=tell,
+            )
+            parity = _verify(task)
     except ParityError as error:
         parity = Parity(Verdict.FAIL, level, detail=str(error))
     except BnfoldError as error:
@@ -83,9 +118,13 @@ class _Task:
     folded: ModelProto
     regions: tuple[Region, ...]
     original: Runner | None
+    inside: Inside | None
     level: str
     seed: int
     given: tuple[Mapping[str, Array], ...]
+    batches: tuple[int, ...]
+    metric: Metric | None
+    apart: bool
     tell: Progress
 
 
@@ -114,8 +153,9 @@ def _verify(task: _Task) -> Parity:
     }
     computed = [name for item in decisions.values() if item is not None for name in item.values]
     fixed = [name for item in decisions.values() if item is not None for name in item.fixed]
+    inputs = inputs_of(unfolded)
     stand = Stand(
-        inputs=inputs_of(unfolded),
+        inputs=in_common(inputs, inputs_of(task.folded)) if task.apart else inputs,
         unfolded=Session(unfolded, also=tuple(dict.fromkeys(computed))),
         folded=_folded_session(task.folded),
         original=original,
@@ -125,48 +165,89 @@ def _verify(task: _Task) -> Parity:
         decisive=tuple(dict.fromkeys([*computed, *fixed])),
         wanted=_entering(task.regions) if task.regions else None,
     )
-    sizes, tried = _accepted_sizes(stand, task.seed)
-    probes = draw_probes(stand.inputs, sizes, level=task.level, seed=task.seed, given=task.given)
-    folding = {name: Ledger(name, decisions.get(name)) for name in outputs}
-    translation = {name: Ledger(name, decisions.get(name)) for name in outputs} if original else {}
-    records, amplification, checks = [], math.nan, list[RegionCheck]()
+    sizes, tried = accepted_sizes(stand, task.seed)
+    probes = draw_probes(stand.inputs, sizes, level=task.level, seed=task.seed, given=task.given, batches=task.batches)
+    folding = _Side("folded", outputs, decisions, class_axes(unfolded))
+    translation = _Side("original", outputs if original else (), decisions, class_axes(unfolded))
+    figures = None if task.metric is None else Figures(task.metric)
+    records, amplified, checks = [], math.nan, list[RegionCheck]()
     growth: dict[str, float] = {}
     once: Mapping[str, Array] = {}
     for number, probe in enumerate(probes):
         task.tell("running probes", number, len(probes))
         records.append(_record(probe, used=False))
-        run = stand.baseline(probe.name, probe.feeds, base=None if number or task.given else tried)
+        run = stand.baseline(probe.name, probe.feeds, base=None if number or task.given or task.batches else tried)
         if run is None:
             continue  # sizes that the model does not take
         if not any(record.used for record in records):
-            amplification, growth = _amplification(stand, probe, run, quick=task.level != "full")
+            amplified, growth = amplification(stand, probe, run, quick=task.level != "full")
             checks = _check_regions(stand, task, elements)
             stand.lost = any(check.verdict is Verdict.FAIL for check in checks)
         records[-1] = _record(probe, used=True)
         run = replace(run, amplification=growth)
         returned = _compare(stand, probe, run, folding, stand.folded_run)
         once = once or returned
-        if original is not None:
-            _compare(stand, probe, run, translation, stand.original_run)
+        answered = {} if original is None else _compare(stand, probe, run, translation, stand.original_run)
+        if figures is not None and (number < len(task.given) if task.given else probe.real):
+            sides = {"reference": run.reference, "unfolded": run.unfolded, "candidate": returned}
+            figures.add(probe.feeds, number, {**sides, "original": answered} if answered else sides)
     if not any(record.used for record in records):
         raise UnsupportedOpError(
             "the unfolded model runs on none of the probes", hint="Verify with arrays of your own."
         )
     task.tell("running probes", len(probes), len(probes))
-    compared = tuple(ledger.result() for ledger in folding.values())
-    translated = tuple(ledger.result() for ledger in translation.values())
+    compared, translated = folding.comparisons(), translation.comparisons()
+    behaviour = (*folding.agreements(), *translation.agreements())
+    measured = () if figures is None else figures.results()
     laws = _laws(stand, probes, records, compared, once)
+    used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
+    suspect = _suspect(stand, task, elements, used, (folding, translation))
     return Parity(
-        verdict=_overall(compared, translated, checks, laws),
+        verdict=_overall(compared, translated, checks, laws, (*behaviour, *measured)),
         level=task.level,
         regions=tuple(checks),
         folding=compared,
         translation=translated,
+        behaviour=behaviour,
+        measured=measured,
         laws=laws,
-        amplification=amplification,
+        suspect=suspect,
+        amplification=amplified,
         probes=tuple(records),
         engines=(stand.unfolded.engine, stand.folded.engine),
     )
+
+
+class _Side:
+    """What is known of one candidate: its ledgers for gate B, and its choices for gate C."""
+
+    def __init__(
+        self,
+        candidate: str,
+        outputs: Sequence[str],
+        decisions: Mapping[str, Decision | None],
+        classes: Mapping[str, int],
+    ) -> None:
+        self.decisions = decisions
+        self.ledgers = {name: Ledger(name, decisions.get(name)) for name in outputs}
+        self.choices = {name: Choices(name, axis, candidate) for name, axis in classes.items() if name in self.ledgers}
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Return gate B, one entry an output."""
+        return tuple(ledger.result() for ledger in self.ledgers.values())
+
+    def agreements(self) -> tuple[Agreement, ...]:
+        """Return gate C, one entry an output and metric."""
+        return tuple(row for choices in self.choices.values() for row in choices.results())
+
+    def wrong(self) -> tuple[list[str], str]:
+        """Return the floats that are wrong or that decide what is, and the probe on which they are."""
+        found = [item for item in self.comparisons() if item.verdict is Verdict.FAIL]
+        names: list[str] = []
+        for item in found:
+            decision = self.decisions.get(item.output)
+            names += [item.output] if decision is None else decision.values
+        return names, found[0].probe if found else ""
 
 
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
@@ -181,36 +262,16 @@ def _folded_session(folded: ModelProto) -> Session:
         raise ParityError(f"the folded model cannot be loaded: {error}", hint="Report the model.") from error
 
 
-def _accepted_sizes(stand: Stand, seed: int) -> tuple[Sizes, Mapping[str, Array] | None]:
-    """Return the first choice of the free axes that the unfolded model runs with, and what it returned."""
-    first, refusal = None, ""
-    for sizes in sizes_to_try(stand.inputs):
-        first = sizes if first is None else first
-        try:
-            tried = stand.unfolded.run(draw_probes(stand.inputs, sizes, level="fast", seed=seed)[0].feeds)
-        except BnfoldError as error:
-            refusal = refusal or str(error)
-            continue
-        return sizes, tried
-    if first is None or not stand.inputs:
-        return {}, None
-    raise UnsupportedOpError(
-        f"no size of the free axes was found that the model takes: {refusal}", hint="Verify with arrays of your own."
-    )
-
-
 def _record(probe: Probe, *, used: bool) -> ProbeRecord:
     shapes = tuple((name, tuple(value.shape)) for name, value in probe.feeds.items())
     return ProbeRecord(probe.name, probe.origin, shapes, used)
 
 
-def _compare(
-    stand: Stand, probe: Probe, run: Run, ledgers: Mapping[str, Ledger], candidate: Candidate
-) -> Mapping[str, Array]:
+def _compare(stand: Stand, probe: Probe, run: Run, side: _Side, candidate: Candidate) -> Mapping[str, Array]:
     """Give one probe's outputs to the ledgers of one comparison; return the candidate's outputs."""
     value = candidate(probe.feeds)
     if value is None:
-        for ledger in ledgers.values():
+        for ledger in side.ledgers.values():
             ledger.doubt = stand.refusal
         return {}
     run = replace(run, candidate=value)
@@ -229,35 +290,36 @@ def _compare(
                 memory[look] = replace(drawn, candidate=again, amplification=run.amplification)
         return memory[look]
 
-    for name, ledger in ledgers.items():
+    for name, ledger in side.ledgers.items():
         if name not in value:
             ledger.doubt = "the original program does not return it"
             continue
+        counted = ledger.probes
         ledger.add(run, redraw)
+        if name in side.choices and ledger.probes > counted:
+            side.choices[name].add(run, ledger.allowed)
     return value
 
 
-def _amplification(stand: Stand, probe: Probe, run: Run, *, quick: bool) -> tuple[float, dict[str, float]]:
-    """Return how a relative change of the inputs grows, and what a last-place change does to each output.
-
-    The quick way sees it in float32, where each run's own rounding comes on top.
-    """
-    feeds = jittered(probe.feeds, 999)
-    before = after = 0.0
-    for name, value in probe.feeds.items():
-        if computes_with(value):
-            wide = value.astype(np.float64)
-            before += float((wide * wide).sum())
-            after += float(((feeds[name].astype(np.float64) - wide) ** 2).sum())
-    if not after or not before:
-        return math.nan, {}
-    moved, truth = (stand.unfolded.run(feeds), run.unfolded) if quick else (stand.truth(feeds), run.reference)
-    growth = {}
-    for name in stand.outputs:
-        value, reference = moved[name], np.asarray(truth[name])
-        if np.shape(value) == np.shape(reference) and roundoff(np.asarray(value).dtype):
-            growth[name] = match(value, reference.astype(np.float64)).errors.whole
-    return max(growth.values(), default=math.nan) / math.sqrt(after / before), growth
+def _suspect(
+    stand: Stand, task: _Task, elements: _Elements, probes: Sequence[Probe], sides: tuple[_Side, _Side]
+) -> Suspect | None:
+    """Look inside where a whole model is wrong, and no fold of it was accused."""
+    folding, translation = (side.wrong() for side in sides)
+    if stand.lost or not (folding[0] or (translation[0] and task.inside is not None)):
+        return None
+    task.tell("looking for the fault", 0, 1)
+    (wrong, place), other = (folding, task.folded) if folding[0] else (translation, task.unfolded)
+    inside = inside_of(task.folded) if folding[0] or task.inside is None else task.inside
+    regions = task.regions if folding[0] else ()
+    programs = Programs(task.unfolded, stand.reference, inside_of(task.unfolded), inside)
+    names = matched_names(task.unfolded, other, elements.floating, regions)
+    probe = next((probe for probe in probes if probe.name == place), probes[0])
+    try:
+        errors = inner_errors(programs, names, probe.feeds)
+    except BnfoldError:
+        errors = {}  # a program that cannot be opened, or that refuses the inputs once they are moved
+    return locate(task.unfolded, errors, wrong, probe=probe.name, regions=regions)
 
 
 def _check_regions(stand: Stand, task: _Task, elements: _Elements) -> list[RegionCheck]:
@@ -324,12 +386,14 @@ def _overall(
     translation: Sequence[Comparison],
     regions: Sequence[RegionCheck],
     laws: Sequence[Law],
+    behaviour: Sequence[Agreement | Measured],
 ) -> Verdict:
     verdicts = [
         *(item.verdict for item in folding),
         *(item.verdict for item in translation),
         *(item.verdict for item in regions),
         *(item.verdict for item in laws),
+        *(item.verdict for item in behaviour),
     ]
     if not all(verdict.passed for verdict in verdicts):
         return worst_of(verdicts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -47,13 +47,20 @@ def fits_one_message(model: ModelProto) -> bool:
     return held < _LARGEST_MESSAGE // 2 or bool(model.ByteSize() < _LARGEST_MESSAGE)
 
 
-def check_static(unfolded: ModelProto, folded: ModelProto) -> tuple[Finding, ...]:
-    """Return what is wrong with a folded model on the face of it; nothing, if all is well."""
+def check_static(unfolded: ModelProto, folded: ModelProto, *, apart: bool = False) -> tuple[Finding, ...]:
+    """Return what is wrong with a folded model on the face of it; nothing, if all is well.
+
+    Args:
+        unfolded: The model before.
+        folded: The model after.
+        apart: Whether the two were written independently: then symbols of free axes, the order of inputs and outputs,
+            and the names of constants are nobody's business.
+    """
     checks = (
         _checker(unfolded, folded),
-        _signature(unfolded, folded),
+        _kinds(unfolded, folded) if apart else _signature(unfolded, folded),
         _training(folded),
-        _non_finite(unfolded, folded),
+        iter(()) if apart else _non_finite(unfolded, folded),
     )
     return tuple(finding for check in checks for finding in check)
 
@@ -105,6 +112,43 @@ def _signature(unfolded: ModelProto, folded: ModelProto) -> Iterator[Finding]:
                 yield Finding(f"{side}s", f"{name} was {described} and is {after[name]}")
 
 
+def _kinds(unfolded: ModelProto, folded: ModelProto) -> Iterator[Finding]:
+    """Compare what the arrays are, but not what the free axes are called."""
+    for side in ("input", "output"):
+        before, after = (
+            {value.name: value for value in getattr(model.graph, side) if not _is_constant(model, value)}
+            for model in (unfolded, folded)
+        )
+        if set(before) != set(after):
+            yield Finding(f"{side}s", f"{_listed(before)} here, {_listed(after)} there")
+            continue
+        for name, value in before.items():
+            other = after[name]
+            if not _alike(value, other):
+                yield Finding(f"{side}s", f"{name} is {_described(value)} here and {_described(other)} there")
+
+
+def _alike(value: ValueInfoProto, other: ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    if kind != other.type.WhichOneof("value"):
+        return False
+    if kind != "tensor_type":
+        return True
+    one, two = value.type.tensor_type, other.type.tensor_type
+    if one.elem_type != two.elem_type:
+        return False
+    if not one.HasField("shape") or not two.HasField("shape"):
+        return True
+    if len(one.shape.dim) != len(two.shape.dim):
+        return False
+    sizes = [
+        (a.dim_value, b.dim_value)
+        for a, b in zip(one.shape.dim, two.shape.dim, strict=True)
+        if a.HasField("dim_value") and b.HasField("dim_value")
+    ]
+    return all(a == b for a, b in sizes)
+
+
 def _is_constant(model: ModelProto, value: ValueInfoProto) -> bool:
     return any(tensor.name == value.name for tensor in model.graph.initializer)
 
@@ -120,7 +164,7 @@ def _described(value: ValueInfoProto) -> str:
     return f"{element}[{', '.join(sizes)}]"
 
 
-def _listed(names: dict[str, str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 

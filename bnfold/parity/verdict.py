@@ -6,7 +6,19 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Comparison", "Finding", "Law", "Parity", "ProbeRecord", "RegionCheck", "Verdict", "worst_of"]
+__all__ = [
+    "Agreement",
+    "Comparison",
+    "Finding",
+    "Law",
+    "Measured",
+    "Parity",
+    "ProbeRecord",
+    "RegionCheck",
+    "Suspect",
+    "Verdict",
+    "worst_of",
+]
 
 
 class Verdict(Enum):
@@ -156,6 +168,89 @@ class ProbeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """Gate C for one output that looks like a classifier's: whether the candidate chooses what float64 chooses.
+
+    Attributes:
+        output: Name of the output.
+        metric: ``"top-1"`` or ``"top-5"``.
+        candidate: Who is judged: ``"folded"``, or ``"original"`` where the translation is.
+        agreed: Rows in which the same classes are chosen.
+        rows: Rows that were compared, over all probes that count.
+        explained: Rows that differ, where float64 itself decides by less than rounding moves.
+        verdict: FAIL where a row differs for another reason.
+        detail: Why, in one line, where it did not pass.
+    """
+
+    output: str
+    metric: str
+    candidate: str
+    agreed: int
+    rows: int
+    explained: int
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure that the user's own function found, the mean over the inputs that it was asked about.
+
+    Attributes:
+        name: What the function calls it.
+        reference: Of the float64 reference.
+        unfolded: Of the model before folding, or of the first of two models.
+        candidate: Of the folded model, or of the second of two models.
+        original: Of the original program; NaN where the unfolded model is the original.
+        inputs: How many sets of inputs it was asked about.
+        verdict: FAIL where a condition no longer holds, or a figure is not finite any more; else PASS: what a figure
+            may be, nobody but its author knows.
+        detail: Why, in one line, where it did not pass.
+    """
+
+    name: str
+    reference: float
+    unfolded: float
+    candidate: float
+    original: float
+    inputs: int
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Where a fault enters: the first value that is off on the way to a wrong output.
+
+    Attributes:
+        value: Its name.
+        op_type: The operation that computes it before folding.
+        node: The name of that node.
+        between: The values in front of it that are right, or that the model is fed.
+        unfolded: Its error in the unfolded model; NaN where the value itself could not be compared.
+        candidate: Its error in the folded model, or in the original program.
+        limit: What rounding explains.
+        probe: The inputs on which it shows.
+        sources: What was folded between the two.
+    """
+
+    value: str
+    op_type: str
+    node: str
+    between: tuple[str, ...]
+    unfolded: float
+    candidate: float
+    limit: float
+    probe: str
+    sources: tuple[str, ...] = ()
+
+    @property
+    def says(self) -> str:
+        """Where it is, in words."""
+        return f"the first value that is off is {self.value} ({self.op_type} {self.node})"
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
     """Everything that verification measured.
 
@@ -166,7 +261,10 @@ class Parity:
         regions: Gate A, one entry a region.
         folding: Gate B, unfolded against folded, one entry an output.
         translation: Gate B, original against unfolded, one entry an output; empty where there is no other original.
+        behaviour: Gate C, one entry an output that looks like a classifier's, and a program that is judged.
+        measured: Figures of the user's own function; empty where there is none.
         laws: Batch independence and determinism of the folded model.
+        suspect: Where the fault enters, of a whole model that is wrong; None where nothing is, or nothing was found.
         amplification: How much a relative change of the input grows on its way to the output.
         probes: What was fed.
         engines: What ran the unfolded and the folded model.
@@ -180,7 +278,10 @@ class Parity:
     regions: tuple[RegionCheck, ...] = ()
     folding: tuple[Comparison, ...] = ()
     translation: tuple[Comparison, ...] = ()
+    behaviour: tuple[Agreement, ...] = ()
+    measured: tuple[Measured, ...] = ()
     laws: tuple[Law, ...] = ()
+    suspect: Suspect | None = None
     amplification: float = math.nan
     probes: tuple[ProbeRecord, ...] = ()
     engines: tuple[str, ...] = ()
@@ -195,10 +296,13 @@ class Parity:
     @property
     def blames(self) -> str:
         """Who is to blame for a failure: ``"folding"``, ``"translation"``, ``"the model"``, or nobody: ``""``."""
-        checks: tuple[RegionCheck | Comparison | Finding, ...] = (*self.regions, *self.folding, *self.static)
+        ours = [item for item in self.behaviour if item.candidate == "folded"]
+        checks: tuple[RegionCheck | Comparison | Finding | Agreement | Measured, ...]
+        checks = (*self.regions, *self.folding, *self.static, *ours, *self.measured)
         if any(item.verdict is Verdict.FAIL for item in checks):
             return "folding"
-        if any(item.verdict is Verdict.FAIL for item in self.translation):
+        others: tuple[Comparison | Agreement, ...] = (*self.translation, *self.behaviour)
+        if any(item.verdict is Verdict.FAIL for item in others):
             return "translation"
         return "the model" if any(item.verdict is Verdict.FAIL for item in self.laws) else ""
 
@@ -217,15 +321,23 @@ class Parity:
             if self.translation:
                 parts.append("agrees with the original program")
             return f"{self.verdict.says}: {', '.join(parts) or 'nothing was folded'}"
+        where = "" if self.suspect is None else f"; {self.suspect.says}"
+        told = {item.output for item in (*self.folding, *self.translation) if item.detail}
         reasons = [
             *(f"gate 0, {item.check}: {item.detail}" for item in self.static),
             *(f"fold of {', '.join(item.sources)}: {item.detail}" for item in self.regions if item.detail),
-            *(f"output {item.output}: {item.detail}" for item in self.folding if item.detail),
+            *(f"output {item.output}: {item.detail}{where}" for item in self.folding if item.detail),
             *(
-                f"translation, not folding: output {item.output}: {item.detail}"
+                f"translation, not folding: output {item.output}: {item.detail}{where}"
                 for item in self.translation
                 if item.detail
             ),
+            *(
+                f"output {item.output}, {item.metric}: {item.detail}"
+                for item in self.behaviour
+                if item.detail and item.output not in told
+            ),
+            *(f"metric {item.name}: {item.detail}" for item in self.measured if item.detail),
             *(f"{item.name}: {item.detail}" for item in self.laws if not item.verdict.passed),
             *((self.detail,) if self.detail else ()),
         ]

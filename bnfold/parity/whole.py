@@ -126,6 +126,8 @@ class Ledger:
     aside: int = 0
     differing: int = 0
     limit: float = 0.0
+    allowed: float = 0.0
+    """What the candidate was allowed on the last probe that counted."""
     closest: float = -1.0
     probe: str = ""
     kind: str = "float"
@@ -211,7 +213,7 @@ class Ledger:
             other = self._errors(again)
             candidate = max(candidate, math.inf if other.misplaced else other.candidate)
             baseline, own = max(baseline, other.baseline), max(own, other.own)
-        limit = factor * baseline + 8 * u
+        limit = self.allowed = factor * baseline + 8 * u
         self.probes += 1
         if candidate >= self.candidate:
             self.candidate, self.limit = candidate, limit
