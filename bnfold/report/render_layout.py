@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Row = tuple[str, "Text | RenderableType"]
 
-__all__ = ["FEW", "LABEL", "file_rows", "grid", "plural", "shown", "size", "some"]
+__all__ = ["FEW", "LABEL", "file_rows", "grid", "plural", "printable", "shown", "size", "some"]
 
 LABEL = 12
 """Columns of the labels."""
@@ -46,11 +46,15 @@ def file_rows(path: str, facts: Sequence[str]) -> Iterator[Row]:
 
 
 def shown(content: str, style: str = "") -> Text:
-    """Return text without control characters: names come from files that anybody may have written."""
+    """Return text as a terminal shows it, without control characters."""
     from rich.text import Text
 
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in content)
-    return Text(plain, style=style)
+    return Text(printable(content), style=style)
+
+
+def printable(content: str) -> str:
+    """Return text with escapes for control characters: names come from files that anybody may have written."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in content)
 
 
 def some(names: Sequence[str], *, limit: int = FEW) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bnfold.parity.verdict import Comparison, Parity
 
-__all__ = ["render", "render_line", "verdict_in_words"]
+__all__ = ["FORMS", "render", "render_line", "took_in", "verdict_in_words"]
 
 _GATE = 11
 _NARROW = 60
@@ -33,12 +33,13 @@ _VERDICTS: Mapping[str, tuple[str, str]] = {
     "not-verified": ("NOT VERIFIED", "yellow"),
 }
 
-_FORMS: Mapping[str, str] = {
+FORMS: Mapping[str, str] = {
     "scale-only": "an Add is left in its place; its scale went into layers",
     "max-form": "an activation became a Max or a Min with constants",
     "bias-map": "a layer's bias became one a position",
     "branches": "parallel layers became one",
 }
+"""What changed besides weights, by the form of a fold."""
 _ON_THE_WAY = frozenset({"add-output", "mul-constant", "constant"})
 
 Row = tuple[str, "Text | RenderableType"]
@@ -144,7 +145,7 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
         yield "convert", shown(f"opset {report.before.opset}{_took(report, 'read')}")
     folded, total = report.folded, len(report.batch_norms)
     would = "can be folded" if report.command == "inspect" else ""
-    where = _where([step for batch_norm in folded for step in _layers(batch_norm.into)])
+    where = _where([step for batch_norm in folded for step in took_in(batch_norm.into)])
     parts = [f"{len(folded)} of {plural(total, 'batch norm')} {would}".rstrip() if total else "no BatchNormalization"]
     parts += [where] if where else []
     yield "fold", shown("   ".join(parts) + _took(report, "fold"))
@@ -154,13 +155,13 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     if constant:
         ops = Counter(affine.op_type for affine in constant)
         said = " and ".join(f"{count} constant {op}" for op, count in sorted(ops.items()))
-        where = _where([step for affine in constant for step in _layers(affine.into)])
+        where = _where([step for affine in constant for step in took_in(affine.into)])
         yield "", shown("   ".join([f"{said} {would}".rstrip(), where]))
     if beside:
         noun = "parallel branch" if len(beside) == 1 else "parallel branches"
         yield "", shown(" ".join(f"{len(beside)} {noun} {would}".split()) + "   into the Conv beside")
     for form, count in Counter(batch_norm.form for batch_norm in folded if batch_norm.form).items():
-        yield "", shown(f"{count} × {form}: {_FORMS.get(form, 'more than weights changes')}")
+        yield "", shown(f"{count} × {form}: {FORMS.get(form, 'more than weights changes')}")
     if verbose or report.command == "inspect":
         for batch_norm in folded:
             form = f"   {batch_norm.form}" if batch_norm.form else ""
@@ -292,7 +293,7 @@ def _where(steps: Sequence[Absorbed]) -> str:
     return " · ".join(f"{count} into {op} {place}" for (op, place), count in counts.most_common())
 
 
-def _layers(into: Sequence[Absorbed]) -> Sequence[Absorbed]:
+def took_in(into: Sequence[Absorbed]) -> Sequence[Absorbed]:
     """Return the layers that took a map in; a constant that changed on the way to one belongs to it."""
     return [step for step in into if step.rule not in _ON_THE_WAY] or into
 
@@ -302,7 +303,7 @@ def _into(into: Sequence[Absorbed], *, verbose: bool) -> str:
     if verbose:
         return ", ".join(f"{step.op_type} {step.node} ({step.rule})" for step in into)
     by_operation: dict[str, list[str]] = defaultdict(list)
-    for step in _layers(into):
+    for step in took_in(into):
         by_operation[step.op_type].append(step.node)
     return " · ".join(f"{op_type} {', '.join(nodes)}" for op_type, nodes in by_operation.items())
 
