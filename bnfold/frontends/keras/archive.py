@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -15,8 +16,9 @@ from typing import Any, Literal
 from bnfold.errors import CorruptModelError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.config import Config, generation, parse
 from bnfold.frontends.keras.guests import h5py
+from bnfold.frontends.keras.trial import read_elsewhere
 
-__all__ = ["Artifact", "Layout", "attribute_list", "open_weights", "read_artifact", "read_text"]
+__all__ = ["Artifact", "Layout", "attribute_list", "open_weights", "read_artifact", "read_text", "read_whole"]
 
 Layout = Literal["names", "slots"]
 
@@ -28,6 +30,7 @@ _LARGEST_CONFIG = 64 * 2**20
 _MOST_EXPANSION = 100
 _EXPANSION_COUNTS_FROM = 16 * 2**20
 _WEIGHTS = "model.weights.h5"
+_PIECE = 16 * 2**20
 _AGAIN = "Copy or download the file again."
 _SAVE_AGAIN = "Save the model again with Keras itself."
 
@@ -73,12 +76,30 @@ def read_artifact(path: Path) -> Artifact:
         SourceError: If it is neither a ``.keras`` archive nor HDF5.
         MissingExtraError: If it is HDF5 and h5py is not installed.
     """
+    # What does not end, or ends its process, does so elsewhere; what could be read there can be read here.
+    return _read(path, check=False) if read_elsewhere(path) else read_whole(path)
+
+
+def read_whole(path: Path) -> Artifact:
+    """Return what a file says about itself, after reading all of it and looking for ways out of it.
+
+    Raises:
+        BnfoldError: What ``read_artifact`` raises.
+    """
+    artifact = _read(path, check=True)
+    if artifact.layout is not None:
+        with _root(artifact) as root:
+            _read_through(root)
+    return artifact
+
+
+def _read(path: Path, *, check: bool) -> Artifact:
     with path.open("rb") as file:
         head = file.read(2048 + len(_HDF5_MAGIC))
     if head[:2] == b"PK":
-        return _read_zip(path)
+        return _read_zip(path, check=check)
     if any(head.startswith(_HDF5_MAGIC, at) for at in (0, 512, 1024, 2048)):
-        return _read_hdf5(path)
+        return _read_hdf5(path, check=check)
     raise SourceError(
         f"{path.name} is neither a .keras archive nor an HDF5 file",
         hint="Give the file that model.save() wrote.",
@@ -96,7 +117,7 @@ def read_text(path: Path, what: str) -> bytes:
     return path.read_bytes()
 
 
-def _read_zip(path: Path) -> Artifact:
+def _read_zip(path: Path, *, check: bool) -> Artifact:
     with _zip(path) as archive:
         names = set(archive.namelist())
         if "config.json" not in names:
@@ -114,8 +135,11 @@ def _read_zip(path: Path) -> Artifact:
     layout: Layout | None = None
     if _WEIGHTS in names:
         layout = "slots"
-        with open_weights(Artifact(path, "zip", layout, version, config)):
-            pass
+        if check:
+            with _zip(path) as archive:
+                _check_sum(archive)
+            with _root(Artifact(path, "zip", layout, version, config), check=True):
+                pass
     return Artifact(path, "zip", layout, version, config)
 
 
@@ -160,6 +184,13 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
         )
 
 
+def _check_sum(archive: zipfile.ZipFile) -> None:
+    """Read the weights to their end, which is where their checksum is compared."""
+    with archive.open(_WEIGHTS) as weights:
+        while weights.read(_PIECE):
+            pass
+
+
 def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int) -> bytes:
     size = archive.getinfo(name).file_size
     if size > largest:
@@ -169,8 +200,8 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path, largest: int) -> by
     return archive.read(name)
 
 
-def _read_hdf5(path: Path) -> Artifact:
-    with _hdf5(path, path.name) as root:
+def _read_hdf5(path: Path, *, check: bool) -> Artifact:
+    with _hdf5(path, path.name, check=check) as root:
         text = root.attrs.get("model_config")
         weights = root.get("model_weights", root)
         layout: Layout | None = "slots" if "layers" in weights or "_layer_checkpoint_dependencies" in weights else None
@@ -205,33 +236,118 @@ def _text(value: object) -> str:
 
 @contextmanager
 def open_weights(artifact: Artifact) -> Iterator[Any]:
-    """Open the group that holds the layers' weights, after the whole file was checked for ways out of it.
+    """Open the group that holds the layers' weights, in a file that ``read_artifact`` has read.
 
     Raises:
-        CorruptModelError: If the file is broken, or links to something outside itself.
+        CorruptModelError: If the file is broken.
     """
-    if artifact.container == "hdf5":
-        with _hdf5(artifact.path, artifact.path.name) as root:
-            yield root.get("model_weights", root)
-        return
-    with _zip(artifact.path) as archive:
-        weights = io.BytesIO(archive.read(_WEIGHTS))  # reading all of it checks its checksum
-    with _hdf5(weights, f"{artifact.path.name}/{_WEIGHTS}") as root:
-        yield root
+    with _root(artifact) as root:
+        yield root.get("model_weights", root) if artifact.container == "hdf5" else root
 
 
 @contextmanager
-def _hdf5(file: Path | io.BytesIO, where: str) -> Iterator[Any]:
+def _root(artifact: Artifact, *, check: bool = False) -> Iterator[Any]:
+    if artifact.container == "hdf5":
+        with _hdf5(artifact.path, artifact.path.name, check=check) as root:
+            yield root
+        return
+    with _zip(artifact.path) as archive:
+        weights = _stored(archive, artifact.path) or io.BytesIO(archive.read(_WEIGHTS))
+    with weights, _hdf5(weights, f"{artifact.path.name}/{_WEIGHTS}", check=check) as root:
+        yield root
+
+
+def _stored(archive: zipfile.ZipFile, path: Path) -> io.IOBase | None:
+    """Return the weights as a window of the archive; None where they are compressed, which Keras does not do."""
+    member = archive.getinfo(_WEIGHTS)
+    if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+        return None
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        name, extra = struct.unpack("<HH", file.read(4))
+    return _Window(path, member.header_offset + 30 + name + extra, member.file_size)
+
+
+class _Window(io.RawIOBase):
+    """A part of a file, to be read as if it were the file."""
+
+    def __init__(self, path: Path, start: int, size: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._start, self._size, self._at = start, size, 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can be read in any order."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place and return it."""
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place that is read next."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as there is something left, and return how far."""
+        view = memoryview(buffer).cast("B")
+        view = view[: max(0, min(len(view), self._size - self._at))]
+        self._file.seek(self._start + self._at)
+        count = self._file.readinto(view) or 0
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def _hdf5(file: Path | io.IOBase, where: str, *, check: bool) -> Iterator[Any]:
     library = h5py()
     try:
         with library.File(file, "r") as root:
-            _check_tree(library, root, where)
+            if check:
+                _check_tree(library, root, where)
             yield root
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
         raise CorruptModelError(
             f"{where} begins like an HDF5 file and cannot be read: {_first_line(error)}",
             hint=_AGAIN,
         ) from error
+
+
+def _read_through(root: Any) -> None:
+    """Read everything that whoever builds the model might read: it is damage that makes the library loop or crash.
+
+    What cannot be read may not be needed: whoever needs it says so.
+    """
+
+    def visit(_name: str, item: Any) -> None:
+        _read_attributes(item)
+        if getattr(item, "chunks", None):  # what lies in one piece takes no library to be found
+            _read_values(item)
+
+    _read_attributes(root)
+    root.visititems(visit)
+
+
+def _read_attributes(item: Any) -> None:
+    for name in item.attrs:
+        with suppress(OSError, RuntimeError, KeyError, ValueError, TypeError):
+            item.attrs[name]
+
+
+def _read_values(dataset: Any) -> None:
+    rows = max(1, _PIECE // max(1, dataset.nbytes // max(1, dataset.shape[0])))
+    for start in range(0, dataset.shape[0], rows):
+        with suppress(OSError, RuntimeError, KeyError, ValueError, TypeError):
+            dataset[start : start + rows]
 
 
 def _check_tree(library: Any, root: Any, where: str) -> None:
