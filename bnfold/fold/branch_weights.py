@@ -1,4 +1,4 @@
-"""The weights of a convolution that has taken in a branch beside it."""
+"""The weights of a layer that has taken in a branch beside it, or another layer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.affine import Linear
+from bnfold.fold.chain_links import linked
 from bnfold.rules import Form, Reason, Refusal
 from bnfold.rules.branches import Grid, add_convolution, add_diagonal, grid_of
 
@@ -21,14 +22,16 @@ __all__ = ["joined"]
 
 
 def joined(draft: Draft, index: int, host: Linear, taken: Taken) -> Linear | Refusal:
-    """Return a convolution with a branch taken in.
+    """Return a layer with a branch or another layer taken in.
 
     Args:
         draft: The graph so far.
-        index: The convolution.
+        index: The layer.
         host: Its weights so far.
-        taken: The branch.
+        taken: The branch or the layer.
     """
+    if taken.chain is not None:
+        return linked(draft, index, host, taken.chain)
     assert taken.branch is not None
     node, sign = draft.view.node(index), taken.branch.sign
     grid = grid_of(host, host.weight.shape[2:])

@@ -159,6 +159,8 @@ def _pool_of(draft: Draft, index: int, value: str) -> int | None:
 
 def _size(draft: Draft, term: _Term) -> int:
     assert term.node is not None
+    if term.node in draft.blocks:
+        return draft.blocks[term.node].weights
     shape = draft.view.node(term.node).shape(1) or ()
     return int(np.prod([size for size in shape if isinstance(size, int)], dtype=np.int64))
 

@@ -13,9 +13,10 @@ from onnx import NodeProto
 
 from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
 from bnfold.fold.branch_weights import joined
+from bnfold.fold.chain_links import forms_of
 from bnfold.fold.changed_node import ChangedNode
 from bnfold.fold.linear_nodes import read_linear, stored_dtype
-from bnfold.fold.step import Branch, Step
+from bnfold.fold.step import Branch, Chain, Step
 from bnfold.fold.taken import Taken
 from bnfold.graph.view import NodeView
 from bnfold.graph.wiring import Wiring
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     from bnfold.affine.per_channel import Float64Array
     from bnfold.graph.view import GraphView
+    from bnfold.rules.chains import Block
 
-__all__ = ["Draft"]
+__all__ = ["Draft", "is_named"]
 
 
 class Draft:
@@ -46,6 +48,7 @@ class Draft:
         constants: New constants of carriers, by index and input.
         becomes: What nodes turn into, by index.
         add_behind: For each layer without a bias the Add behind it that has its shift.
+        blocks: How large layers are that took in another one.
     """
 
     def __init__(self, view: GraphView, rules: Rules, taken: set[str], *, fewest: bool = False) -> None:
@@ -59,6 +62,7 @@ class Draft:
         self.constants: dict[int, dict[int, Float64Array]] = {}
         self.becomes: dict[int, str] = {}
         self.add_behind: dict[int, int] = {}
+        self.blocks: dict[int, Block] = {}
         self._protos: dict[int, NodeProto] = {}
         self._times: dict[int, int] = defaultdict(int)
         self._forms: dict[tuple[int, Side], Form | Refusal] = {}
@@ -77,7 +81,7 @@ class Draft:
             reading = None if source is None else source.read(node)
             if reading is None:
                 continue
-            if _matches(node, keep):
+            if is_named(node, keep):
                 self.fixed.add(index)
                 reading = Refusal(Reason.KEPT_ON_REQUEST, f"{node.name} was named")
             if isinstance(reading, Affine):
@@ -242,6 +246,9 @@ class Draft:
         if steps and steps[0].branch is not None:
             self._join(steps[0].index, steps[0].branch)
             return
+        if steps and steps[0].chain is not None:
+            self._link(steps[0].index, steps[0].chain)
+            return
         for step in steps:
             self._change(step)
         data_input = self.affines[index].data_input
@@ -302,6 +309,18 @@ class Draft:
                 if node is not None:
                     self.gone.add(node)
                     self.wiring.remove(node)
+
+    def _link(self, host: int, chain: Chain) -> None:
+        """Let a layer take in the one in front of it, or the one behind it."""
+        assert chain.block is not None
+        self._forms.update(forms_of(self, host, chain.block))
+        self.blocks[host] = chain.block
+        self._note(host, Taken(self.rules.absorbers[self.op_type(host), Side.OUTPUT], chain=chain))
+        self.gone.add(chain.layer)
+        if chain.behind:
+            self.wiring.drop_behind(chain.layer, 0)
+        else:
+            self.wiring.drop_before(chain.layer, 0)
 
     def _note(self, index: int, taken: Taken) -> None:
         """Note what a layer takes in; what it took in by the same rule right before becomes one map with it."""
@@ -384,7 +403,8 @@ class Draft:
         self.own[index] = field
 
 
-def _matches(node: NodeView, patterns: Collection[str]) -> bool:
+def is_named(node: NodeView, patterns: Collection[str]) -> bool:
+    """Tell whether a node or a value that it computes has a name, or fits a pattern."""
     names = (node.name, *node.proto.output)
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in names if name)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bnfold.fold.backward import toward_producer
 from bnfold.fold.both_ways import both_ways
 from bnfold.fold.branches import find_joint, sums
+from bnfold.fold.chains import Link, find_link, layers_of
 from bnfold.fold.draft import Draft
 from bnfold.fold.forward import toward_consumers
 from bnfold.fold.patterns import belongs_to_function
@@ -16,7 +17,7 @@ from bnfold.fold.step import Step
 from bnfold.fold.trail import Route
 from bnfold.graph.view import NodeView, views
 from bnfold.graph.wiring import names_in_use
-from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules
+from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules, Side
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -99,12 +100,14 @@ class FoldPlan:
         kept: Batch norms that stay, in the order of the graph.
         plain: Plain constant affines that stay, which is no news.
         keep: The names and patterns that were to stay.
+        apart: Layers that stand right in front of another one, or behind it, and stay apart from it, which is no news.
     """
 
     folds: tuple[Fold, ...]
     kept: tuple[Kept, ...]
     plain: tuple[Kept, ...] = ()
     keep: tuple[str, ...] = ()
+    apart: tuple[Kept, ...] = ()
 
 
 _SPECIFICITY = {reason: rank for rank, reason in enumerate(Reason)}
@@ -123,22 +126,22 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES,
     folds: list[Fold] = []
     kept: list[Kept] = []
     plain: list[Kept] = []
+    apart: list[Kept] = []
     taken = names_in_use(model)
     for view in views(model):
         draft = Draft(view, rules, taken, fewest=fewest)
         scope = tuple(view.scope())
-        refusals: dict[int, list[Refusal]] = {}
-        subjects: dict[int, Subject] = {}
+        account = _Account(layers_of(view), keep)
+        subjects, refusals, dear = account.subjects, account.refusals, account.dear
         for index, reading in draft.read_sources(keep):
-            field = None if isinstance(reading, Refusal) else reading.field
-            subjects[index] = _subject(view.node(index), field, scope)
+            field_read = None if isinstance(reading, Refusal) else reading.field
+            subjects[index] = _subject(view.node(index), field_read, scope)
             if isinstance(reading, Refusal):
                 refusals[index] = [reading]
         first = len(folds)
-        dear: dict[int, Refusal] = {}  # what could only become something slower
         for _round in range(_MOST_ROUNDS):
             # What leaves something behind is a last resort: after it, all that leaves nothing is tried again.
-            found = next((found for stage in STAGES if (found := _sweep(draft, subjects, refusals, dear, stage))), [])
+            found = next((found for stage in STAGES if (found := _tried(draft, stage, account))), [])
             if not found:
                 break
             folds.extend(found)
@@ -153,20 +156,44 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES,
             reasons += [dear[index]] if index in dear else []
             row = Kept(subject, reasons[0], tuple(r for r in reasons[1:] if r.reason is not reasons[0].reason))
             (kept if subject.op_type == BATCH_NORM else plain).append(row)
+        apart += [Kept(_subject(view.node(index), None, scope), why) for index, why in sorted(account.apart.items())]
     kept.extend(_inside_functions(model))
-    return FoldPlan(tuple(folds), tuple(kept), tuple(plain), tuple(keep))
+    return FoldPlan(tuple(folds), tuple(kept), tuple(plain), tuple(keep), tuple(apart))
 
 
-def _sweep(
-    draft: Draft,
-    subjects: dict[int, Subject],
-    refusals: dict[int, list[Refusal]],
-    dear: dict[int, Refusal],
-    stage: Stage,
-) -> list[Fold]:
-    """Try every affine once: backward in the order of the graph, what is left forward in the opposite order."""
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What a plan notes of one graph.
+
+    Attributes:
+        layers: Its layers that may be one with the one in front.
+        keep: The names and patterns that are to stay.
+        subjects: The nodes that are affine maps.
+        refusals: Why they stay, as far as that is known.
+        dear: Those that could become something slower.
+        apart: Why layers stay apart from the one in front of them, or behind.
+    """
+
+    layers: tuple[int, ...]
+    keep: Collection[str]
+    subjects: dict[int, Subject] = field(default_factory=dict)
+    refusals: dict[int, list[Refusal]] = field(default_factory=dict)
+    dear: dict[int, Refusal] = field(default_factory=dict)
+    apart: dict[int, Refusal] = field(default_factory=dict)
+
+
+def _tried(draft: Draft, stage: Stage, account: _Account) -> list[Fold]:
+    """Take all the folds of one stage."""
+    if stage.chains:
+        return _link_layers(draft, account)
     if stage.branches:
-        return _join_branches(draft, subjects, refusals)
+        return _join_branches(draft, account.subjects, account.refusals)
+    return _sweep(draft, stage, account)
+
+
+def _sweep(draft: Draft, stage: Stage, account: _Account) -> list[Fold]:
+    """Try every affine once: backward in the order of the graph, what is left forward in the opposite order."""
+    refusals = account.refusals
     found = []
     for direction in Direction:
         if stage.apart and direction is Direction.FORWARD:
@@ -184,7 +211,8 @@ def _sweep(
                 route = walk(draft, index, stage)
                 last_resort = stage.max_form or stage.scale_only
                 if last_resort and isinstance(route, Route) and dearer_than_batch_norm(draft, index):
-                    route = dear[index] = Refusal(Reason.NO_GAIN, f"an Add would cost more than {draft.name(index)}")
+                    detail = f"an Add would cost more than {draft.name(index)}"
+                    route = account.dear[index] = Refusal(Reason.NO_GAIN, detail, unless="fewest")
             if isinstance(route, Refusal):
                 if stage is STAGES[0]:
                     refusals.setdefault(index, []).append(route)
@@ -192,7 +220,7 @@ def _sweep(
                 elif stage.apart and route.reason is Reason.SIGN:
                     refusals.setdefault(index, []).append(route)
                 continue
-            subject = subjects.get(index)
+            subject = account.subjects.get(index)
             if subject is None or subject.op_type != draft.op_type(index):
                 subject = _inserted(draft, index)
             form = stage.form if route.rest is not None or any(step.becomes for step in route.steps) else ""
@@ -213,6 +241,28 @@ def _join_branches(draft: Draft, subjects: dict[int, Subject], refusals: dict[in
             draft.take(index, Direction.FORWARD, (joint.step,))
             if last in draft.gone:
                 break
+    return found
+
+
+def _link_layers(draft: Draft, account: _Account) -> list[Fold]:
+    """Let layers take in those right in front of them, or behind them."""
+    found = []
+    path, scope = draft.view.path, tuple(draft.view.scope())
+    account.apart.clear()
+    for index in account.layers:
+        while (link := find_link(draft, index, account.keep)) is not None:
+            if not isinstance(link, Link):
+                account.apart[link[0]] = link[1]
+                break
+            parts = [(link.index, link.step)] if link.shift is None else [link.shift, (link.index, link.step)]
+            for part, step in parts:
+                subject = account.subjects.get(part)
+                if subject is None and part >= len(draft.view):
+                    subject = _inserted(draft, part)
+                subject = subject or _subject(draft.view.node(part), None, scope)
+                direction = Direction.FORWARD if step.side is Side.INPUT else Direction.BACKWARD
+                found.append(Fold(subject, direction, (step,), (), path, part))
+                draft.take(part, direction, (step,))
     return found
 
 

@@ -68,7 +68,7 @@ def _region(draft: Draft, nodes: set[int], folds: Sequence[Fold]) -> Region:
     fan_in = 1
     for node in inside:
         for taken in draft.taken_in.get(node, ()):
-            form = taken.absorber.form(view.node(node))
+            form = draft.form(node, taken.absorber)
             if isinstance(form, Form):
                 fan_in = max(fan_in, form.fan_in)
     return Region(

@@ -28,6 +28,7 @@ class Stage:
         form: The stable name that reports use; empty for an ordinary fold.
         new_add: Whether a batch norm may leave a new Add behind a layer that has no bias.
         apart: Whether the scale of a batch norm goes one way and its shift the other.
+        chains: Whether layers right behind one another become one; nothing else is tried then.
         branches: Whether parallel branches become one convolution; nothing else is tried then.
         max_form: Whether a carrier may turn into another operation.
         scale_only: Whether a batch norm may stay as an Add of its shift.
@@ -36,6 +37,7 @@ class Stage:
     form: str = ""
     new_add: bool = False
     apart: bool = False
+    chains: bool = False
     branches: bool = False
     max_form: bool = False
     scale_only: bool = False
@@ -45,6 +47,7 @@ STAGES = (
     Stage(),
     Stage(apart=True),
     Stage(new_add=True),
+    Stage(chains=True),
     Stage("branches", branches=True),
     Stage("max-form", max_form=True),
     Stage("scale-only", scale_only=True),

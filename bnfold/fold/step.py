@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from bnfold.affine import Field, PerChannelAffine
 from bnfold.affine.per_channel import Float64Array
 from bnfold.rules import Side
+from bnfold.rules.chains import Block
 
-__all__ = ["CONSTANT_RULE", "FACTOR_RULE", "SHIFT_RULE", "Branch", "Step"]
+__all__ = ["CONSTANT_RULE", "FACTOR_RULE", "SHIFT_RULE", "Branch", "Chain", "Step"]
 
 SHIFT_RULE = "add-output"
 """The rule by which a constant Add takes a shift in and lets the scale pass: s·(x + c) + o = s·x + (s·c + o)."""
@@ -45,6 +46,23 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """A layer that goes into the one behind it, or in front of it.
+
+    Attributes:
+        layer: The layer that goes.
+        behind: Whether it stands behind the one that takes it in.
+        most: How many weights the two have.
+        block: How large they are as one; None before that is known.
+    """
+
+    layer: int
+    behind: bool
+    most: int
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One layer that takes a map in, or a node on the way whose constants change with it.
 
@@ -59,6 +77,7 @@ class Step:
         constants: New constants of a carrier, by input.
         becomes: The operation that a carrier turns into; empty where it stays what it is.
         branch: The branch beside it that a convolution takes in; None for all others.
+        chain: The layer in front of it or behind it that a layer takes in; None for all others.
     """
 
     node: str
@@ -71,3 +90,4 @@ class Step:
     constants: Mapping[int, Float64Array] = field(default_factory=dict)
     becomes: str = ""
     branch: Branch | None = None
+    chain: Chain | None = None

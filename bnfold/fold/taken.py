@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bnfold.affine import Field, PerChannelAffine
-from bnfold.fold.step import Branch
+from bnfold.fold.step import Branch, Chain
 from bnfold.rules import Absorber, Side
 
 __all__ = ["Taken"]
@@ -19,14 +19,16 @@ class Taken:
 
     Attributes:
         absorber: The rule that says where the layer's weights are.
-        affine: The map, by that rule; None for a branch beside the layer.
-        branch: The branch.
+        affine: The map, by that rule; None for anything else.
+        branch: A branch beside the layer.
+        chain: A layer in front of it or behind it.
         own: The branch's map, where it is one.
     """
 
     absorber: Absorber
     affine: PerChannelAffine | None = None
     branch: Branch | None = None
+    chain: Chain | None = None
     own: Field | None = None
 
     def joined_to(self, first: Taken) -> Taken | None:

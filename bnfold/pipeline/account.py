@@ -24,9 +24,6 @@ __all__ = ["affines_of", "batch_norms_of"]
 _MOST_NODES = 20_000
 """Nodes up to which another plan is made only to give advice."""
 
-_DEAR = "an Add would cost more than "
-"""How the plan says that a batch norm could be folded, and onnxruntime would take longer for what is left of it."""
-
 _FEWEST = "Give --fold fewest: it folds too, and onnxruntime takes longer for what stands in its place."
 _FREEZE = "Give --freeze-initializers: weights that are also inputs of the graph are taken as constants then."
 
@@ -108,7 +105,7 @@ class _Advice:
             # What one of bnfold's own options changes is told before what the model's owner could.
             if self._folds_frozen(subject):
                 remedy = _FREEZE
-            elif any(other.detail.startswith(_DEAR) for other in (kept.refusal, *kept.also)):
+            elif any(other.unless == "fewest" for other in (kept.refusal, *kept.also)):
                 remedy = _FEWEST
         return Kept(reason.id, reason.says, detail, remedy)
 

@@ -163,7 +163,9 @@ class Refusal:
     Attributes:
         reason: The kind.
         detail: This case, with names and numbers.
+        unless: The option of the plan that would make it fold; empty where none does.
     """
 
     reason: Reason
     detail: str = ""
+    unless: str = ""
