@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -72,29 +72,34 @@ class _Index:
         """Return what stands around the node that computes a value, a few nodes a step."""
         start = self._producers[output]
         steps: dict[int | str, int] = {start: 0}
-        edges: dict[tuple[int | str, int | str], None] = {}
         more = 0
         for direction in (-1, 1):
             reached: list[int | str] = [start]
             for step in range(1, _STEPS + 1):
-                near: dict[int | str, None] = {}
-                for place in reached:
-                    for other in self._sources(place) if direction < 0 else self._targets(place):
-                        if other not in steps and other not in near:
-                            if len(near) == _BESIDE:
-                                more += 1
-                                continue
-                            near[other] = None
-                        edges[(other, place) if direction < 0 else (place, other)] = None
-                for other in near:
-                    steps[other] = direction * step
-                reached = list(near)
+                near = self._next(reached, steps, direction)
+                more += max(0, len(near) - _BESIDE)
+                reached = near[:_BESIDE]
+                steps.update(dict.fromkeys(reached, direction * step))
+        # Who else reads what the batch norm reads, and what else its readers read: often the reason why it stays.
+        beside = self._next([place for place, step in steps.items() if step == -1], steps, 1)
+        beside += self._next([place for place, step in steps.items() if step == 1], steps, -1)
+        beside = list(dict.fromkeys(beside))
+        more += max(0, len(beside) - _BESIDE + 1)
+        steps.update(dict.fromkeys(beside[: _BESIDE - 1], 0))
         places = {place: number for number, place in enumerate(steps)}
+        edges = dict.fromkeys(
+            (places[place], places[other]) for place in steps for other in self._targets(place) if other in places
+        )
         return Surroundings(
             nodes=tuple(self._neighbour(place, step) for place, step in steps.items()),
-            edges=tuple((places[one], places[other]) for one, other in edges),
+            edges=tuple(edges),
             more=more,
         )
+
+    def _next(self, reached: Sequence[int | str], known: Mapping[int | str, int], direction: int) -> list[int | str]:
+        """Return what is one edge further and not known yet."""
+        follow = self._sources if direction < 0 else self._targets
+        return list(dict.fromkeys(other for place in reached for other in follow(place) if other not in known))
 
     def _sources(self, place: int | str) -> Iterator[int | str]:
         if isinstance(place, str):
@@ -109,6 +114,8 @@ class _Index:
 
     def _targets(self, place: int | str) -> Iterator[int | str]:
         if isinstance(place, str):
+            kind, _space, name = place.partition(" ")
+            yield from self._readers.get(name, ()) if kind == "input" else ()
             return
         for name in self._nodes[place].output:
             yield from self._readers.get(name, ())

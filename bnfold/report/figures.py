@@ -223,7 +223,7 @@ def bars(histogram: Histogram, *, width: float, height: float, logarithmic: bool
         height: Of the drawing.
         logarithmic: Whether its edges grow in equal steps of the logarithm, and not of the number.
     """
-    left, right, bottom = 8.0, width - 8.0, height - 24.0
+    left, right, bottom = 20.0, width - 20.0, height - 24.0
     count = len(histogram.edges) - 1
     top = max([*histogram.unfolded, *histogram.folded, 1])
     step = (right - left) / count
