@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from bnfold.cli.accounts import Accounts, account_options, check_accounts
 from bnfold.cli.base import Command, State
-from bnfold.cli.destination import STDOUT, check_destination, check_report, check_stdout
+from bnfold.cli.destination import STDOUT, check_destination, check_stdout
 from bnfold.cli.options import chosen, folding_options, framework_options, naming_options, path_argument, proof_options
 from bnfold.cli.work import Job, run_conversion
 
@@ -29,10 +30,12 @@ __all__ = ["convert"]
 @framework_options
 @folding_options
 @proof_options(["full", "fast", "off"])
-@click.option("--report", type=click.Path(path_type=Path), metavar="R.json", help="Write the full report as JSON.")
+@account_options
 @click.option("--force", is_flag=True, help="Write a refuted model too, as *.unverified.onnx.")
 @click.pass_obj
-def convert(state: State, /, src: Path, output: Path, report: Path | None, force: bool, **told: Any) -> None:
+def convert(
+    state: State, /, src: Path, output: Path, report: Path | None, html: Path | None, force: bool, **told: Any
+) -> None:
     """Put a trained network in inference mode, turn it into ONNX, fold its batch norms, and prove the result.
 
     SRC is a Keras file (.keras, .h5), a SavedModel, a TF1 frozen graph (.pb) or checkpoint, or an ONNX file.
@@ -42,6 +45,8 @@ def convert(state: State, /, src: Path, output: Path, report: Path | None, force
         check_stdout(state.settings.format)
     else:
         check_destination(output, read)
-    check_report(report, output, read)
-    job = Job(src, output, chosen(state.settings, **told), report=report, force=force)
+    accounts = Accounts(report, html)
+    check_accounts(accounts, output, read)
+    options = chosen(state.settings, layerwise=accounts.layerwise, **told)
+    job = Job(src, output, options, accounts=accounts, force=force)
     run_conversion(job, state.settings)

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from bnfold.cli.accounts import Accounts, account_options, check_accounts
 from bnfold.cli.base import Command, Settings, State
-from bnfold.cli.destination import STDOUT, check_destination, check_report, check_stdout, usage
+from bnfold.cli.destination import STDOUT, check_destination, check_stdout, usage
 from bnfold.cli.exits import DEFECT, failure
 from bnfold.cli.options import chosen, folding_options, naming_options, proof_options
 from bnfold.cli.screen import shown_error
@@ -28,7 +29,7 @@ _PATH = click.Path(path_type=Path)
 @naming_options
 @folding_options
 @proof_options(["full", "fast", "off"])
-@click.option("--report", type=_PATH, metavar="R.json", help="Write the full report as JSON. For one input.")
+@account_options
 @click.option("--force", is_flag=True, help="Write a refuted model too, as *.unverified.onnx.")
 @click.pass_obj
 def fold(
@@ -38,6 +39,7 @@ def fold(
     output: Path | None,
     out_dir: Path | None,
     report: Path | None,
+    html: Path | None,
     force: bool,
     **told: Any,
 ) -> int | None:
@@ -52,16 +54,19 @@ def fold(
             f"--report is for one input, and there are {len(sources)}",
             "Use: --format json, which prints one report a line.",
         )
+    if html is not None and len(sources) > 1:
+        raise usage(f"--html is for one input, and there are {len(sources)}", "Fold them one by one.")
     if output == STDOUT:
         check_stdout(state.settings.format)
-    options = chosen(state.settings, **told)
+    accounts = Accounts(report, html)
+    options = chosen(state.settings, layerwise=accounts.layerwise, **told)
     with _folder(out_dir):
         for path in outputs:
             if path != STDOUT:
                 check_destination(path, read, option="--out-dir" if out_dir else "--output")
-        check_report(report, output, read)
+        check_accounts(accounts, output, read)
         jobs = [
-            Job(source, path, options, "fold", report=report, force=force)
+            Job(source, path, options, "fold", accounts=accounts, force=force)
             for source, path in zip(sources, outputs, strict=True)
         ]
         if len(jobs) == 1:

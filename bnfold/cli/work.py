@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bnfold.cli.accounts import NONE, Accounts, write_accounts
 from bnfold.cli.destination import STDOUT
 from bnfold.cli.exits import one_line
 from bnfold.cli.screen import Progress, console, framework_output, progress_line, to_reader
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from bnfold.pipeline import Options
     from bnfold.report import Report
 
-__all__ = ["Job", "print_rendered", "run_conversion", "show", "working", "write_report"]
+__all__ = ["Job", "print_rendered", "run_conversion", "show", "working"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Job:
         output: What to write; ``-`` is stdout.
         options: How to convert.
         command: Which command asked.
-        report: Where to write the report; None writes none.
+        accounts: Where to write the report.
         force: Whether a refuted model is written too.
     """
 
@@ -41,7 +42,7 @@ class Job:
     output: Path
     options: Options
     command: Literal["convert", "fold"] = "convert"
-    report: Path | None = None
+    accounts: Accounts = NONE
     force: bool = False
 
 
@@ -84,21 +85,13 @@ def run_conversion(job: Job, settings: Settings, *, compact: bool = False) -> No
         content = conversion.to_bytes()
     elif not to_stdout and (conversion.report.holds or job.force):
         written = conversion.save(job.output, force=job.force)
-    if job.report is not None:
-        write_report(conversion.report, job.report)
+    write_accounts(conversion.report, job.accounts)
     show(conversion.report, settings, to_stderr=to_stdout, written=written, compact=compact)
     conversion.require()
     if to_stdout:
         with to_reader():
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
-
-
-def write_report(report: Report, path: Path) -> None:
-    """Write a report as JSON, whole or not at all."""
-    from bnfold.graph.atomic import write_atomically
-
-    write_atomically(path, (report.to_json() + "\n").encode("utf-8"))
 
 
 def show(

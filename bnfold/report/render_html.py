@@ -136,6 +136,16 @@ def _gates(report: Report, names: tuple[str, str]) -> Sequence[tuple[str, str, s
             said = item.detail if not item.verdict.passed else _compared(item, names, gate)
             word = "PASS" if item.verdict.passed else item.verdict.says
             rows.append((gate, _kind(item.verdict.value), word, f"{item.output}: {said}"))
+    for choice in parity.behaviour:
+        said = f"{choice.output}, {choice.candidate}: {choice.agreed} of {choice.rows} rows choose the same classes"
+        said += f"; {choice.explained} differ by less than rounding moves" if choice.explained else ""
+        said += f"; {choice.detail}" if choice.detail else ""
+        rows.append((choice.metric, _kind(choice.verdict.value), choice.verdict.says, said))
+    for figure in parity.measured:
+        said = f"float64 {figure.reference:.6g}, {names[0]} {figure.unfolded:.6g}, {names[1]} {figure.candidate:.6g}"
+        said += f", the original program {figure.original:.6g}" if math.isfinite(figure.original) else ""
+        said += f"; {figure.detail}" if figure.detail else ""
+        rows.append((f"metric {figure.name}", _kind(figure.verdict.value), figure.verdict.says, said))
     for law in parity.laws:
         off = f"off by {_figure(law.figure)}, {_figure(law.limit)} allowed" if law.figure else "no difference"
         said = law.detail or off
