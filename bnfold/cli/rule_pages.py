@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bnfold.cli.rules import KINDS, Row, rows
 from bnfold.rules import RULES, Absorber, Carrier, Example, Reason, Source
+from bnfold.rules.chains import CHAIN_ALGEBRA, CHAIN_EXAMPLES, CHAIN_RULE
 
 __all__ = ["rule_pages"]
 
@@ -58,6 +59,7 @@ def _sections() -> Iterable[_Section]:
         heading = rule.id if isinstance(rule, Absorber) else f"{rule.op_type} ({kind})"
         anchor = heading if absorbs else f"{rule.op_type.lower()}-{kind}"
         yield _Section(heading, anchor, kind, rule.op_type, rule.algebra, rule.examples)
+    yield _Section(CHAIN_RULE, CHAIN_RULE, "absorber", "Conv, Gemm or MatMul", CHAIN_ALGEBRA, CHAIN_EXAMPLES)
 
 
 def _rules_page(sections: Sequence[_Section]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ def _rows() -> Iterator[Row]:
     from bnfold.fold.step import CONSTANT_RULE, FACTOR_RULE, SHIFT_RULE
     from bnfold.rules import RULES
     from bnfold.rules.branches import BRANCH_ALGEBRA, BRANCH_RULE
+    from bnfold.rules.chains import CHAIN_ALGEBRA, CHAIN_EXAMPLES, CHAIN_RULE
 
     for kind, table in (("source", RULES.sources), ("carrier", RULES.carriers)):
         rules_of: Mapping[str, Source | Carrier] = table
@@ -75,6 +76,7 @@ def _rows() -> Iterator[Row]:
         CONSTANT_RULE, "absorber", "Carrier", "a constant that a carrier reads changes with the map that passes it"
     )
     yield Row(BRANCH_RULE, "absorber", "Conv", BRANCH_ALGEBRA)
+    yield Row(CHAIN_RULE, "absorber", "Conv, Gemm or MatMul", CHAIN_ALGEBRA, *_shown(CHAIN_EXAMPLES))
     tried = {stage.form for stage in STAGES}
     yield from (form for form in _FORMS if form.id in tried)
 
@@ -88,10 +90,13 @@ _FORMS = (
 
 
 def _row(name: str, kind: str, rule: Source | Carrier | Absorber) -> Row:
-    examples: tuple[Example, ...] = rule.examples
+    return Row(name, kind, rule.op_type, rule.algebra, *_shown(rule.examples))
+
+
+def _shown(examples: Sequence[Example]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what examples of folding show, and those of keeping."""
     folds = tuple(example.title for example in examples if example.refused is None)
-    keeps = tuple(f"{example.refused.id}: {example.title}" for example in examples if example.refused is not None)
-    return Row(name, kind, rule.op_type, rule.algebra, folds, keeps)
+    return folds, tuple(f"{example.refused.id}: {example.title}" for example in examples if example.refused is not None)
 
 
 @click.command(cls=Command, shared=_SHARED, short_help="List what folds into what.")

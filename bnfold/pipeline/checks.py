@@ -46,7 +46,8 @@ def check_keep(plan: FoldPlan, patterns: Collection[str]) -> None:
     Raises:
         SignatureError: If a pattern names no node and no value that folding looks at.
     """
-    subjects = [fold.subject for fold in plan.folds] + [kept.subject for kept in (*plan.kept, *plan.plain)]
+    subjects = [fold.subject for fold in plan.folds]
+    subjects += [kept.subject for kept in (*plan.kept, *plan.plain, *plan.apart)]
     names = [name for subject in subjects for name in (subject.name, subject.output)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -139,6 +139,9 @@ def _signature_rows(report: Report) -> Iterator[Row]:
 _BESIDE = "conv-branches"
 """The rule by which a branch goes into the convolution beside it."""
 
+_CHAIN = "layer-chain"
+"""The rule by which a layer goes into the one right behind it, or in front."""
+
 
 def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     if report.command == "convert" and report.source.format != "onnx":
@@ -151,7 +154,8 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     yield "fold", shown("   ".join(parts) + _took(report, "fold"))
     # Batch norms that an exporter spelled out as Mul and Add arrive here, and branches without a batch norm.
     beside = [row for row in report.affines if any(step.rule == _BESIDE for step in row.into)]
-    constant = [row for row in report.affines if row not in beside]
+    chained = [row for row in report.affines if any(step.rule == _CHAIN for step in row.into)]
+    constant = [row for row in report.affines if row not in beside and row not in chained]
     if constant:
         ops = Counter(affine.op_type for affine in constant)
         said = " and ".join(f"{count} constant {op}" for op, count in sorted(ops.items()))
@@ -160,6 +164,8 @@ def _fold_rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     if beside:
         noun = "parallel branch" if len(beside) == 1 else "parallel branches"
         yield "", shown(" ".join(f"{len(beside)} {noun} {would}".split()) + "   into the Conv beside")
+    if chained:
+        yield "", shown(f"{plural(len(chained), 'layer')} {would}".rstrip() + "   into the layer next to it")
     for form, count in Counter(batch_norm.form for batch_norm in folded if batch_norm.form).items():
         yield "", shown(f"{count} × {form}: {FORMS.get(form, 'more than weights changes')}")
     if verbose or report.command == "inspect":
