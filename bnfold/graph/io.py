@@ -20,7 +20,16 @@ from bnfold.graph.atomic import aside, destination, is_stream, publish, write_at
 from bnfold.graph.external_data import load_external_data
 from bnfold.graph.tensors import attribute_tensors, byte_length, graph_initializers, model_tensors, stored_elements
 
-__all__ = ["LARGEST_FILE", "load_model", "parse_model", "save_model", "serialize", "write_atomically"]
+__all__ = [
+    "LARGEST_FILE",
+    "load_graph",
+    "load_model",
+    "load_tensor",
+    "parse_model",
+    "save_model",
+    "serialize",
+    "write_atomically",
+]
 
 LARGEST_FILE = (1 << 31) - 1
 """Bytes that a single protobuf message may have, so a single ONNX file too."""
@@ -44,6 +53,22 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
         OSError: If the file exists and cannot be read.
     """
     path = Path(path)
+    model = load_graph(path)
+    with _about(path):
+        load_external_data(model, path.parent)
+        _check_tensors(model)
+    return model
+
+
+def load_graph(path: str | os.PathLike[str]) -> ModelProto:
+    """Read an ONNX file alone: tensors that it keeps in files beside it stay there, and none is looked at.
+
+    Raises:
+        UnknownFormatError: If there is no such file, or if its content is no ONNX model.
+        CorruptModelError: If it is one that is damaged or incomplete.
+        OSError: If the file exists and cannot be read.
+    """
+    path = Path(path)
     try:
         about = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -59,11 +84,28 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
             f"{path} has {about.st_size} bytes, and one ONNX file can hold {LARGEST_FILE}",
             hint="Export the model with its weights as external data.",
         )
-    model = parse_model(path.read_bytes(), path)
+    return parse_model(path.read_bytes(), path)
+
+
+def load_tensor(tensor: TensorProto, path: str | os.PathLike[str]) -> TensorProto:
+    """Return a tensor of a model file with all its bytes: itself, or a copy where they are in a file beside it.
+
+    Args:
+        tensor: One of a model that ``load_graph`` has read.
+        path: The model's file.
+
+    Raises:
+        CorruptModelError: If it has not the bytes that its type and shape ask for, or reaches outside of the folder.
+        OSError: If its file exists and cannot be read.
+    """
+    one = ModelProto()
+    if tensor.data_location == TensorProto.EXTERNAL:
+        one.graph.initializer.append(tensor)
     with _about(path):
-        load_external_data(model, path.parent)
-        _check_tensors(model)
-    return model
+        load_external_data(one, Path(path).parent)
+        found: TensorProto = one.graph.initializer[0] if one.graph.initializer else tensor
+        _check_tensor(found)
+    return found
 
 
 def parse_model(content: bytes, name: str | os.PathLike[str] = "the model") -> ModelProto:
@@ -250,28 +292,32 @@ def _node_texts(node: onnx.NodeProto) -> Iterator[object]:
 
 def _check_tensors(model: ModelProto) -> None:
     for tensor in model_tensors(model):
-        shape = list(tensor.dims)
-        if tensor.data_type == TensorProto.STRING:
-            continue
-        expected = byte_length(tensor)
-        if expected is None:
-            raise CorruptModelError(
-                f"tensor '{tensor.name}' has the unknown type {tensor.data_type} or the impossible shape {shape}",
-                hint=_EXPORT_AGAIN,
-            )
-        if tensor.HasField("raw_data"):
-            found: int = len(tensor.raw_data)
-            unit = "bytes"
-        else:
-            found, elements = stored_elements(tensor)
-            if elements is None:
-                continue
-            expected, unit = elements, "values"
-        if found != expected:
-            raise CorruptModelError(
-                f"tensor '{tensor.name}' of shape {shape} takes {expected} {unit}, and the file has {found}",
-                hint=_EXPORT_AGAIN,
-            )
+        _check_tensor(tensor)
+
+
+def _check_tensor(tensor: TensorProto) -> None:
+    shape = list(tensor.dims)
+    if tensor.data_type == TensorProto.STRING:
+        return
+    expected = byte_length(tensor)
+    if expected is None:
+        raise CorruptModelError(
+            f"tensor '{tensor.name}' has the unknown type {tensor.data_type} or the impossible shape {shape}",
+            hint=_EXPORT_AGAIN,
+        )
+    if tensor.HasField("raw_data"):
+        found: int = len(tensor.raw_data)
+        unit = "bytes"
+    else:
+        found, elements = stored_elements(tensor)
+        if elements is None:
+            return
+        expected, unit = elements, "values"
+    if found != expected:
+        raise CorruptModelError(
+            f"tensor '{tensor.name}' of shape {shape} takes {expected} {unit}, and the file has {found}",
+            hint=_EXPORT_AGAIN,
+        )
 
 
 @contextlib.contextmanager
