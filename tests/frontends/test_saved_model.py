@@ -20,7 +20,6 @@ from bnfold.frontends import load
 from bnfold.frontends.keras.guests import quiet
 from bnfold.frontends.loaded import Request
 from bnfold.frontends.tensorflow.guests import tensorflow
-from bnfold.frontends.tensorflow.saved_model import DANGEROUS
 from tests.frontends.keras import networks
 from tests.frontends.keras.networks import Array, Saved, built, example_of, norms_of, outputs_of
 from tests.frontends.keras.test_batch_norms import run_unoptimised
@@ -205,19 +204,6 @@ def test_what_reads_writes_or_runs_is_refused_before_it_is_loaded(tmp_path: Path
             "Export the model again without it: what reads and writes files belongs in front of the network."
         )
     assert not target.exists()
-
-
-@pytest.mark.parametrize("op", ["PyFunc", "EagerPyFunc", "ReadFile", "PrintV2", "WholeFileReaderV2", "TFRecordDataset",
-    "DebugIdentityV2", "_Send", "RemoteCall", "InitializeTableFromTextFileV2", "WriteSummary",
-    "ImmutableConst"])  # fmt: skip
-def test_operations_that_reach_out_are_known(op: str) -> None:
-    assert DANGEROUS.fullmatch(op)
-
-
-@pytest.mark.parametrize("op", ["Conv2D", "SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilename", "Reshape",
-    "StatefulPartitionedCall", "Assert", "ReadVariableOp", "TensorListReserve", "While", "Sendable"])  # fmt: skip
-def test_operations_that_compute_or_keep_values_are_let_through(op: str) -> None:
-    assert not DANGEROUS.fullmatch(op)
 
 
 def test_a_folder_that_is_not_whole_says_so(exported: dict[str, Saved], tmp_path: Path) -> None:

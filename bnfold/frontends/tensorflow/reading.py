@@ -8,80 +8,11 @@ from typing import Any
 
 from bnfold.errors import CorruptModelError, UnsupportedOpError
 from bnfold.frontends.tensorflow.guests import tensorflow
+from bnfold.frontends.tensorflow.harmful import reaches_out
 
 __all__ = ["demand_harmless", "is_text", "read_graph_def", "read_message"]
 
 _AGAIN = "Get the file again: it is empty, incomplete or damaged."
-_HARMFUL = frozenset(
-    {
-        "PyFunc",
-        "PyFuncStateless",
-        "EagerPyFunc",
-        "NumpyFunction",
-        "ReadFile",
-        "WriteFile",
-        "LoadLibrary",
-        "MatchingFiles",
-        "Save",
-        "SaveV2",
-        "SaveSlices",
-        "Restore",
-        "RestoreV2",
-        "RestoreSlice",
-        "ShardedFilename",
-        "MergeV2Checkpoints",
-        "LookupTableExport",
-        "InitializeTableFromTextFile",
-        "InitializeTableFromTextFileV2",
-        "WholeFileReader",
-        "WholeFileReaderV2",
-        "TextLineReader",
-        "TextLineReaderV2",
-        "TFRecordReader",
-        "TFRecordReaderV2",
-        "FixedLengthRecordReader",
-        "FixedLengthRecordReaderV2",
-        "IdentityReader",
-        "IdentityReaderV2",
-        "LMDBReader",
-        "ReaderRead",
-        "ReaderReadV2",
-        "ReaderReadUpToV2",
-        "TextLineDataset",
-        "TFRecordDataset",
-        "TFRecordDatasetV2",
-        "FixedLengthRecordDataset",
-        "FixedLengthRecordDatasetV2",
-        "SqlDataset",
-        "ImmutableConst",
-        "DebugIdentity",
-        "DebugIdentityV2",
-        "DebugIdentityV3",
-        "CreateSummaryFileWriter",
-        "CreateSummaryDbWriter",
-        "WriteSummary",
-        "Send",
-        "Recv",
-        "RemoteCall",
-        "RpcCall",
-        "RpcServer",
-        "DistributedSave",
-        "DataServiceDataset",
-        "DataServiceDatasetV2",
-        "RegisterDataset",
-        "RegisterDatasetV2",
-        "SnapshotDataset",
-        "SnapshotDatasetV2",
-        "SaveDataset",
-        "SaveDatasetV2",
-        "LoadDataset",
-        "GeneratorDataset",
-        "TPUExecute",
-        "XlaLaunch",
-        "XlaHostCompute",
-        "TRTEngineOp",
-    }
-)
 
 
 def is_text(path: Path) -> bool:
@@ -143,5 +74,5 @@ def demand_harmless(graph_def: Any) -> None:
 
 def _look(nodes: Iterable[Any], found: dict[str, list[str]]) -> None:
     for node in nodes:
-        if node.op in _HARMFUL or node.op.startswith(("_Send", "_Recv", "_HostSend", "_HostRecv")):
+        if reaches_out(node.op, checkpoints=True):
             found.setdefault(node.op, []).append(node.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,31 +15,18 @@ from bnfold.frontends.sniff import Format
 from bnfold.frontends.tensorflow.batch_norms import convert
 from bnfold.frontends.tensorflow.concrete import Frozen, freeze
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
+from bnfold.frontends.tensorflow.harmful import reaches_out
 from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
 from bnfold.frontends.tensorflow.spelled_out import plain_scope, with_markers
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DANGEROUS", "load", "refuse_dangerous"]
+__all__ = ["load", "refuse_dangerous"]
 
 _LARGEST = 2**31 - 1
 _INIT = "__saved_model_init_op"
 _DEFAULTS = ("serving_default", "serve")
-
-DANGEROUS = re.compile(
-    r"""(?x)
-    (Eager)?PyFunc(Stateless)? | OneShotIterator | RemoteCall | Abort
-    | ReadFile | WriteFile | MatchingFiles | PrintV2? | DumpTensor | Debug\w+
-    | \w*Reader\w* | \w*Dataset\w* | InitializeTableFromTextFile\w*
-    | ImmutableConst | LookupTableExport\w* | DistributedSave | TRTEngineOp | Xla(HostCompute|Launch)\w*
-    | LoadAndRemapMatrix | GenerateVocabRemapping | (Decode|Encode)ProtoV?\d*
-    | Save | SaveSlices | Restore | RestoreSlice
-    | \w*Summary\w* | Collective\w+ | Nccl\w+ | _?(Host)?(Send|Recv)
-    | (Gcs|BigQuery|Kafka|Kinesis|Bigtable|Lmdb|LMDB|Tpu|TPU)\w+
-    """
-)
-"""Operations that run other code, read or write files, print, or talk to other machines."""
 
 
 def load(path: Path, request: Request) -> Loaded:
@@ -152,7 +138,7 @@ def refuse_dangerous(meta_graph: Any, name: str) -> None:
     nodes = [("", node) for node in graph_def.node]
     nodes += [(f" in the function {function.signature.name}", node) for function in graph_def.library.function
         for node in function.node_def]  # fmt: skip
-    found = [(where, node) for where, node in nodes if DANGEROUS.fullmatch(node.op)]
+    found = [(where, node) for where, node in nodes if reaches_out(node.op, checkpoints=False)]
     if found:
         where, node = found[0]
         others = sorted({other.op for _, other in found} - {node.op})
