@@ -14,13 +14,13 @@ import click
 
 from bnfold.errors import BnfoldError
 
-__all__ = ["CODES", "EXITS", "Failure", "Stopped", "failure", "nearest", "one_line"]
+__all__ = ["CODES", "EXITS", "FAILED", "OK", "Failure", "Stopped", "failure", "nearest", "one_line"]
 
 OK, FAILED, USAGE, SOURCE, INCONCLUSIVE, DEFECT = 0, 1, 2, 3, 4, 70
 
 EXITS: dict[int, str] = {
     OK: "Done.",
-    FAILED: "Parity failed, or a file could not be written. What was there is as it was.",
+    FAILED: "Parity failed, two files differ, or a file could not be written. What was there is as it was.",
     USAGE: "The command line is wrong.",
     SOURCE: "The artifact cannot be converted; the message says what is missing.",
     INCONCLUSIVE: "The comparison cannot tell whether the result computes what the original computes.",

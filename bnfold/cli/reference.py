@@ -40,11 +40,12 @@ as the classes of `bnfold`, all of them a `BnfoldError` with `code` and `hint`."
 def pages() -> Mapping[str, str]:
     """Return the generated pages by their file names."""
     from bnfold.cli.rule_pages import rule_pages
-    from bnfold.report.schema import glance_schema, report_schema
+    from bnfold.report.schema import difference_schema, glance_schema, report_schema
 
     return {
         **rule_pages(),
         "cli.md": _commands_page(),
+        "difference.schema.json": json.dumps(difference_schema(), indent=2, ensure_ascii=False) + "\n",
         "errors.md": _errors_page(),
         "glance.schema.json": json.dumps(glance_schema(), indent=2, ensure_ascii=False) + "\n",
         "report.schema.json": json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n",

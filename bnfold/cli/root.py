@@ -12,6 +12,7 @@ import click
 
 from bnfold.cli.base import Group, Settings, State
 from bnfold.cli.convert import convert
+from bnfold.cli.diff import diff
 from bnfold.cli.exits import DEFECT, FAILED, OK, USAGE, failure
 from bnfold.cli.explain import explain
 from bnfold.cli.fold import fold
@@ -34,7 +35,7 @@ def root() -> None:
     """Fold batch normalization into the weights around it, and prove that the model still computes the same."""
 
 
-for _command in (convert, fold, inspect, verify, rules, explain):
+for _command in (convert, fold, inspect, verify, diff, rules, explain):
     root.add_command(_command)
 
 

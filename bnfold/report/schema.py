@@ -11,9 +11,10 @@ from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bnfold.frontends.glance import Glance
+from bnfold.report.difference import Difference
 from bnfold.report.record import SCHEMA, Report
 
-__all__ = ["glance_schema", "report_schema"]
+__all__ = ["difference_schema", "glance_schema", "report_schema"]
 
 _PLAIN: dict[object, str] = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
 
@@ -26,6 +27,11 @@ def report_schema() -> dict[str, Any]:
 def glance_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of what ``bnfold inspect --format json`` prints of a framework's file."""
     return _document(Glance, "bnfold-glance/1", "A file of a framework that bnfold looked at")
+
+
+def difference_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of what ``bnfold diff --format json`` prints."""
+    return _document(Difference, "bnfold-difference/1", "How two ONNX files differ")
 
 
 def _document(kind: type, name: str, title: str) -> dict[str, Any]:
