@@ -12,6 +12,7 @@ import pytest
 from bnfold.fold import apply, plan
 from tests.fold.small_graphs import (
     backward,
+    chains,
     corners_nets,
     corners_values,
     corners_ways,
@@ -33,6 +34,7 @@ from tests.fold.small_graphs.notation import Case, built
 THEMES = {
     "behind a layer": backward,
     "in front of a layer": forward,
+    "one behind another": chains,
     "through layouts": layouts,
     "through functions": pointwise,
     "through joins": joins,

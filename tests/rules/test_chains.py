@@ -142,6 +142,8 @@ def products(draw: st.DrawFn) -> onnx.ModelProto:
 @settings(max_examples=max(300, settings().max_examples), suppress_health_check=[HealthCheck.too_slow])
 @given(convolutions())
 def test_two_convolutions_compute_the_same_as_one(model: onnx.ModelProto) -> None:
+    # Of some strided SAME convolutions onnx's evaluator computes nothing at all.
+    assume(run(model, feeds_for(model, seed=8))[0].size > 0)
     assert_chains_right(model)
 
 
