@@ -98,14 +98,14 @@ def load_tensor(tensor: TensorProto, path: str | os.PathLike[str]) -> TensorProt
         CorruptModelError: If it has not the bytes that its type and shape ask for, or reaches outside of the folder.
         OSError: If its file exists and cannot be read.
     """
-    one = ModelProto()
-    if tensor.data_location == TensorProto.EXTERNAL:
-        one.graph.initializer.append(tensor)
     with _about(path):
-        load_external_data(one, Path(path).parent)
-        found: TensorProto = one.graph.initializer[0] if one.graph.initializer else tensor
-        _check_tensor(found)
-    return found
+        if tensor.data_location == TensorProto.EXTERNAL:
+            one = ModelProto()
+            one.graph.initializer.append(tensor)
+            load_external_data(one, Path(path).parent)
+            tensor = one.graph.initializer[0]
+        _check_tensor(tensor)
+    return tensor
 
 
 def parse_model(content: bytes, name: str | os.PathLike[str] = "the model") -> ModelProto:

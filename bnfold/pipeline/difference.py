@@ -227,6 +227,8 @@ def _weights(one: _Side, other: _Side, pairs: tuple[_Pair, ...]) -> tuple[tuple[
 def _compared(one: _Side, other: _Side, place: Place, partner: Place) -> WeightChange | None:
     """Return how a constant has changed; None where it has not."""
     a, b = one.weights[place], other.weights[partner]
+    if place == partner and a == b and a.data_location != TensorProto.EXTERNAL:
+        return None
     same_shape, same_type = list(a.dims) == list(b.dims), a.data_type == b.data_type
     apart = distance(one.tensor(place), other.tensor(partner)) if same_shape else None
     renamed = partner[1] if partner[1] != place[1] else ""
