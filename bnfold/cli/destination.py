@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["STDOUT", "check_destination", "check_report", "check_stdout", "usage"]
+__all__ = ["STDOUT", "check_destination", "check_folder", "check_report", "check_stdout", "usage"]
 
 STDOUT = Path("-")
 
@@ -55,6 +55,24 @@ def check_report(report: Path | None, output: Path | None, read: Iterable[Path])
     check_destination(report, read, option="--report")
     if output is not None and _same(report, output):
         raise usage(f"--report: {report} is the file of the model", "Give the report a path of its own.")
+
+
+def check_folder(path: Path | None) -> None:
+    """Refuse a folder for a reproduction that is something else, or that cannot be written.
+
+    Raises:
+        click.UsageError: If it is a file.
+        OSError: If nothing can be written there.
+    """
+    if path is None:
+        return
+    if path.exists() and not path.is_dir():
+        raise usage(f"--repro: {path} is a file", "Name a folder, which may be there already.")
+    parent = path if path.is_dir() else path.parent
+    if not parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(parent))
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"no permission to write in the folder {parent}", str(path))
 
 
 def check_stdout(settings_format: str) -> None:

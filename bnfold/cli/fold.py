@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,9 @@ from bnfold.cli.exits import DEFECT, failure
 from bnfold.cli.options import chosen, folding_options, naming_options, proof_options
 from bnfold.cli.screen import shown_error
 from bnfold.cli.work import Job, run_conversion
+
+if TYPE_CHECKING:
+    from bnfold.pipeline import Options
 
 __all__ = ["fold"]
 
@@ -66,13 +70,20 @@ def fold(
                 check_destination(path, read, option="--out-dir" if out_dir else "--output")
         check_accounts(accounts, output, read)
         jobs = [
-            Job(source, path, options, "fold", accounts=accounts, force=force)
+            Job(source, path, _own(options, source, len(sources)), "fold", accounts=accounts, force=force)
             for source, path in zip(sources, outputs, strict=True)
         ]
         if len(jobs) == 1:
             run_conversion(jobs[0], state.settings)
             return None
         return max(_attempt(job, state.settings) for job in jobs)
+
+
+def _own(options: Options, source: Path, count: int) -> Options:
+    """Give each of several inputs a folder of its own for what shows a fault."""
+    if options.repro is None or count == 1:
+        return options
+    return replace(options, repro=options.repro / source.name)
 
 
 def _outputs(sources: tuple[Path, ...], output: Path | None, out_dir: Path | None) -> tuple[Path, ...]:

@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bnfold.cli.base import Nearest, Settings
+from bnfold.cli.destination import check_folder
 
 if TYPE_CHECKING:
     from bnfold.pipeline import Options
 
-__all__ = ["chosen", "folding_options", "framework_options", "naming_options", "path_argument", "proof_options"]
+__all__ = [
+    "chosen",
+    "comparing_options",
+    "folding_options",
+    "framework_options",
+    "naming_options",
+    "path_argument",
+    "proof_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FILE = click.Path(path_type=Path)
+_LARGEST_BATCH = 4096
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> tuple[str, ...]:
@@ -33,6 +43,20 @@ def _pairs(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) 
             raise click.BadParameter(f"{value!r} is not of the form NAME=VALUE")
         pairs[name.strip()] = told.strip()
     return pairs
+
+
+def _sizes(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> tuple[int, ...]:
+    """Split sizes at commas; the option may also be repeated."""
+    words = [word.strip() for value in values for word in value.split(",") if word.strip()]
+    for word in words:
+        if not word.isdecimal() or not 0 < int(word) <= _LARGEST_BATCH:
+            raise click.BadParameter(f"{word!r} is no size from 1 to {_LARGEST_BATCH}")
+    return tuple(int(word) for word in words)
+
+
+def _folder(_ctx: click.Context, _param: click.Parameter, path: Path | None) -> Path | None:
+    check_folder(path)
+    return path
 
 
 def _builder(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -83,6 +107,13 @@ framework_options = _apply(
             help="The function that builds the model of a weights-only .h5. It is run.",
         ),
         click.option("--opset", type=click.IntRange(min=1), metavar="N", help="The ONNX opset to convert to."),
+        click.option(
+            "--ema",
+            type=Nearest(["auto", "yes", "no"]),
+            default="auto",
+            show_default=True,
+            help="Take the moving averages of the weights that a checkpoint holds; auto: what the program restores.",
+        ),
         click.option("--trust", is_flag=True, help="Run code that is inside the file (Lambda layers)."),
     )
 )
@@ -120,11 +151,40 @@ def proof_options(levels: Iterable[str]) -> Callable[[Command], Command]:
             click.option(
                 "--data",
                 type=_FILE,
-                metavar="NPZ|DIR",
-                help="Inputs to check with, by input name: .npz or a folder of .npy.",
+                metavar="NPZ|DIR|F.py:FN",
+                help="Inputs to check with, by input name: .npz, a folder of .npy (one set) or of .npz (several), "
+                "or a function that returns or yields them. It is run.",
+            ),
+            click.option(
+                "--repro",
+                type=_FILE,
+                callback=_folder,
+                metavar="DIR",
+                help="Where something fails, write the smallest piece that shows it there, with its inputs.",
             ),
         )
     )
+
+
+comparing_options = _apply(
+    (
+        click.option(
+            "--batch",
+            multiple=True,
+            callback=_sizes,
+            metavar="1,2,7",
+            help="Sizes of the batch to check with.  [default: 1, 2 and 3]",
+        ),
+        click.option(
+            "--metric",
+            callback=_builder,
+            metavar="F.py:FN",
+            help="A function of outputs and inputs that measures how good they are. It is run.",
+        ),
+        click.option("--layerwise", is_flag=True, help="Show the error of every value that both models compute."),
+    )
+)
+"""What to compare besides the outputs."""
 
 
 def chosen(settings: Settings, **told: Any) -> Options:

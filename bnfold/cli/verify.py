@@ -41,9 +41,9 @@ def verify(state: State, /, a: Path, b: Path, report: Path | None, html: Path | 
     of A. The exit code is 0 where B passes, 1 where it fails, 4 where it cannot be told.
     """
     accounts = Accounts(report, html)
-    options = chosen(state.settings, layerwise=accounts.layerwise, **told)
+    told["layerwise"] = told["layerwise"] or accounts.layerwise
+    options = chosen(state.settings, **told)
     check_accounts(accounts, None, [path for path in (a, b, told["data"], told["architecture"]) if path is not None])
-    check_folder(told["repro"])
     from bnfold.pipeline import require
     from bnfold.pipeline import verify as run
 

@@ -35,7 +35,7 @@ from bnfold.parity.scales import bound_of, coarsest
 from bnfold.parity.verdict import Comparison, RegionCheck, Verdict
 from bnfold.parity.whole import Ledger, Run, leaves_range, rounding_model
 
-__all__ = ["check_region", "eta_limit"]
+__all__ = ["check_region", "eta_limit", "region_probes"]
 
 Values = Mapping[str, Array]
 _TELLING = 2.0**-9
@@ -214,7 +214,7 @@ def _compare(
     found.limit = max(found.limit, eta_limit(longest_sum(piece, shapes)))
     session, bound, coarse = Session(piece), bound_of(original, piece), coarsest(piece)
     whole = _Whole(original, piece, truth, session) if bound is None else None
-    for number, (name, feeds) in enumerate(_probes(captured, seed, level)):
+    for number, (name, feeds) in enumerate(region_probes(captured, seed, level)):
         found.probes += 1
         expected, computed = truth.run(_of(original, feeds)), session.run(_of(piece, feeds))
         if bound is not None:
@@ -302,7 +302,7 @@ def _of(model: ModelProto, feeds: Values) -> dict[str, Array]:
     return {name: value for name, value in feeds.items() if name in wanted}
 
 
-def _probes(captured: Sequence[Values], seed: int, level: str) -> Iterator[tuple[str, Values]]:
+def region_probes(captured: Sequence[Values], seed: int, level: str) -> Iterator[tuple[str, Values]]:
     """Yield what a region is tried on: what it meets in real runs, then what isolates one kind of mistake each."""
     for number, values in enumerate(captured[:1] if level == "fast" else captured):
         yield f"captured {number + 1}", values

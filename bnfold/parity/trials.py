@@ -12,14 +12,18 @@ import numpy as np
 from bnfold.errors import BnfoldError, SignatureError, UnsupportedOpError
 from bnfold.parity.compare import match
 from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, sizes_to_try
+from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with, roundoff
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from bnfold.parity.inputs import Input
     from bnfold.parity.stand import Stand
+    from bnfold.parity.verdict import Parity
     from bnfold.parity.whole import Run
 
-__all__ = ["accepted_sizes", "amplification", "in_common"]
+__all__ = ["accepted_sizes", "amplification", "in_common", "redrawn"]
 
 _OWN = "Verify with arrays of your own."
 
@@ -71,6 +75,37 @@ def accepted_sizes(stand: Stand, seed: int) -> tuple[Sizes, Mapping[str, Array] 
     if first is None or not stand.inputs:
         return {}, None
     raise UnsupportedOpError(f"no size of the free axes was found that the model takes: {refusal}", hint=_OWN)
+
+
+def redrawn(
+    model: ModelProto,
+    proof: Parity,
+    name: str,
+    *,
+    seed: int,
+    given: Sequence[Mapping[str, Array]] = (),
+    batches: Sequence[int] = (),
+) -> Probe | None:
+    """Draw a probe of a verification again: the one of that name, or the first that the model took.
+
+    Args:
+        model: The unfolded model.
+        proof: What the verification found.
+        name: The probe's name.
+        seed: What it was drawn with.
+        given: The user's own inputs, as the verification got them.
+        batches: Sizes of the batch, as the verification got them.
+    """
+    used = [record for record in proof.probes if record.used]
+    wanted = next((record for record in used if record.name == name), used[0] if used else None)
+    if wanted is None:
+        return None
+    known = dict(wanted.shapes)
+    inputs = tuple(  # with the sizes that the verification found
+        replace(item, shape=known[item.name]) if item.name in known else item for item in inputs_of(model)
+    )
+    plan = draw_probes(inputs, {}, level=proof.level, seed=seed, given=given, batches=batches)
+    return next((probe for probe in plan if probe.name == wanted.name), None)
 
 
 def amplification(stand: Stand, probe: Probe, run: Run, *, quick: bool) -> tuple[float, dict[str, float]]:

@@ -294,6 +294,11 @@ class Parity:
         return tuple(check for check in self.regions if check.verdict is Verdict.FAIL)
 
     @property
+    def failed(self) -> bool:
+        """Whether anything speaks against the result."""
+        return self.verdict is Verdict.FAIL
+
+    @property
     def blames(self) -> str:
         """Who is to blame for a failure: ``"folding"``, ``"translation"``, ``"the model"``, or nobody: ``""``."""
         ours = [item for item in self.behaviour if item.candidate == "folded"]

@@ -9,10 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bnfold.pipeline.comparing import verify
     from bnfold.pipeline.conversion import Conversion, require
+    from bnfold.pipeline.difference import diff
     from bnfold.pipeline.looking import glance, has_to_be_converted
     from bnfold.pipeline.options import DEFAULTS, Options, Progress
-    from bnfold.pipeline.run import convert, fold_onnx, inspect, verify
+    from bnfold.pipeline.run import convert, fold_onnx, inspect
 
 __all__ = [
     "DEFAULTS",
@@ -20,6 +22,7 @@ __all__ = [
     "Options",
     "Progress",
     "convert",
+    "diff",
     "fold_onnx",
     "glance",
     "has_to_be_converted",
@@ -31,7 +34,9 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Conversion", "require"), "conversion"),
     **dict.fromkeys(("DEFAULTS", "Options", "Progress"), "options"),
-    **dict.fromkeys(("convert", "fold_onnx", "inspect", "verify"), "run"),
+    "diff": "difference",
+    **dict.fromkeys(("convert", "fold_onnx", "inspect"), "run"),
+    "verify": "comparing",
     **dict.fromkeys(("glance", "has_to_be_converted"), "looking"),
 }
 

@@ -18,8 +18,11 @@ from bnfold.rules import BATCH_NORM, Reason
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["check_comparable", "check_idle", "check_keep", "check_numbers"]
+__all__ = ["check_batch", "check_idle", "check_keep", "check_numbers"]
 
+_WITHOUT_AVERAGES = frozenset(
+    found.value for found in (Format.ONNX, Format.KERAS, Format.KERAS_H5, Format.KERAS_WEIGHTS)
+)
 _BROKEN = frozenset({Reason.NON_FINITE, Reason.VARIANCE_NOT_POSITIVE})
 
 
@@ -27,8 +30,13 @@ def check_idle(options: Options, loaded: Loaded, path: Path) -> None:
     """Refuse what would have no effect: an option that is ignored is a promise that is broken.
 
     Raises:
-        SignatureError: If an ONNX file is given what only other formats need.
+        SignatureError: If a file is given what only other formats need.
     """
+    if options.ema != "auto" and loaded.format in _WITHOUT_AVERAGES:
+        raise SignatureError(
+            f"{path} keeps no moving averages of its weights beside them, so --ema {options.ema} has no effect",
+            hint="Leave --ema out.",
+        )
     if loaded.format != Format.ONNX.value:
         return
     for name in ("opset", "architecture", "builder"):
@@ -71,22 +79,21 @@ def check_numbers(plan: FoldPlan, path: Path) -> None:
         raise CorruptModelError(f"{path}: {broken[0].detail}{more}", hint=broken[0].reason.remedy)
 
 
-def check_comparable(model: onnx.ModelProto, other: onnx.ModelProto) -> None:
-    """Refuse to compare models that are not fed, or do not answer, under the same names.
+def check_batch(options: Options, model: onnx.ModelProto) -> None:
+    """Refuse sizes of the batch for a model that takes only one.
 
     Raises:
-        SignatureError: If their inputs or outputs differ.
+        SignatureError: If the batch is fixed, and another size was asked for.
     """
-    for kind in ("input", "output"):
-        names, others = (_fed(one, kind) for one in (model, other))
-        if set(names) != set(others):
+    if not options.batch:
+        return
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        sizes = value.type.tensor_type.shape.dim
+        fixed = sizes[0].dim_value if sizes and value.name not in defaults else 0
+        other = next((batch for batch in options.batch if fixed and batch != fixed), None)
+        if other is not None:
             raise SignatureError(
-                f"the two models do not have the same {kind}s: {', '.join(names)} here, {', '.join(others)} there",
-                hint=f"Name the {kind}s with --{kind}s, or compare models of the same network.",
+                f"the first axis of the input {value.name} is fixed at {fixed}, so --batch {other} has no effect",
+                hint="Leave --batch out.",
             )
-
-
-def _fed(model: onnx.ModelProto, kind: str) -> list[str]:
-    """Return the names of the inputs that have to be fed, or of the outputs: what has a default is not fed."""
-    defaults = {tensor.name for tensor in model.graph.initializer} if kind == "input" else set()
-    return [value.name for value in getattr(model.graph, kind) if value.name not in defaults]

@@ -31,6 +31,8 @@ class Options:
         builder: ``file.py:function`` that builds the Keras model, for files that hold only weights. Runs code.
         opset: ONNX opset to convert to; None means the frontend's default. ONNX files keep their own.
         trust: Whether code inside the artifact (Lambda layers) may run.
+        ema: Whether weights are the moving averages that training kept of them: ``"yes"``, ``"no"``, or ``"auto"``,
+            which takes what the program itself restores.
         fold: ``"all"`` that folds without making the model slower, ``"fewest"`` to leave as few batch norms as can be
             even where onnxruntime takes longer then, or ``"none"`` to convert without folding.
         keep: Names of batch norms, or glob patterns of them, to leave as they are.
@@ -38,7 +40,11 @@ class Options:
             taken as constants and dropped from the inputs.
         verify: ``"full"``, ``"fast"`` (two probes) or ``"off"``; None means by size: full
             up to 100 million parameters, fast above.
-        data: Inputs to verify with: an ``.npz`` file, or a folder of ``.npy`` files, by input name.
+        data: Inputs to verify with: an ``.npz`` file or a folder of ``.npy`` files, by input name; a folder of ``.npz``
+            files, one set of inputs each; or ``file.py:function``, which returns or yields them. Runs code.
+        batch: Sizes of the batch to verify with, where it is free; empty means the usual ones.
+        metric: ``file.py:function`` of outputs and inputs that measures how good they are. Runs code.
+        repro: The folder that gets the smallest piece that shows what failed; None writes none.
         seed: What the probes are drawn with.
         layerwise: Whether the report also says how far every value in the model is from float64, and what stands around
             every batch norm that stays. Takes a few more runs of the models.
@@ -52,11 +58,15 @@ class Options:
     builder: str | None = None
     opset: int | None = None
     trust: bool = False
+    ema: Literal["auto", "yes", "no"] = "auto"
     fold: Literal["all", "fewest", "none"] = "all"
     keep: tuple[str, ...] = ()
     freeze_initializers: bool = False
     verify: Literal["full", "fast", "off"] | None = None
     data: Path | None = None
+    batch: tuple[int, ...] = ()
+    metric: str | None = None
+    repro: Path | None = None
     seed: int = 0
     layerwise: bool = False
 
@@ -72,6 +82,7 @@ class Options:
             builder=self.builder,
             opset=self.opset,
             trust=self.trust,
+            ema=self.ema,
         )
 
 

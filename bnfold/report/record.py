@@ -26,6 +26,7 @@ __all__ = [
     "Measure",
     "Neighbour",
     "Outcome",
+    "Paired",
     "Report",
     "RolledBack",
     "Signature",
@@ -238,6 +239,21 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Paired:
+    """An input or an output that two models call differently, and that was taken for the same.
+
+    Attributes:
+        kind: ``"input"`` or ``"output"``.
+        name: Its name in the first model.
+        other: Its name in the second.
+    """
+
+    kind: str
+    name: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything a run found out and did.
 
@@ -260,6 +276,8 @@ class Report:
         timings: The steps in order.
         versions: Of bnfold, Python and the libraries that took part.
         seed: What the probes were drawn with.
+        paired: Inputs and outputs that the two models call differently; only of ``verify``.
+        reproduction: The folder with the smallest piece that shows what failed; empty where there is none.
         layers: The error of every value inside; None where nobody asked for it, or nothing was run.
         schema: The name of this form.
     """
@@ -281,6 +299,8 @@ class Report:
     timings: tuple[Timing, ...]
     versions: Mapping[str, str]
     seed: int
+    paired: tuple[Paired, ...] = ()
+    reproduction: str = ""
     layers: Layerwise | None = None
     schema: Literal["bnfold-report/1"] = "bnfold-report/1"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bnfold.frontends.loaded import TensorSpec
 from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, Report
 from bnfold.report.render_layout import FEW, LABEL, file_rows, grid, plural, shown, size, some
+from bnfold.report.render_proof import behaviour_rows, fault_rows, layer_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,6 +64,8 @@ def render(report: Report, *, width: int = 100, verbose: bool = False) -> Render
     if report.after is not None:
         indent = LABEL + 3 if width >= _NARROW else 2
         parts.append(Padding(_table(report, report.before, report.after), (0, 0, 0, indent), expand=False))
+    if report.layers is not None and (report.command == "verify" or verbose):
+        parts.append(layer_table(report, report.layers, verbose=verbose))
     if verbose:
         parts.append(_provenance(report))
     return Group(*parts)
@@ -95,12 +98,16 @@ def _rows(report: Report, *, verbose: bool) -> Iterator[Row]:
     yield from _mode_rows(report)
     if report.inlined:
         yield "functions", shown(_inlined(report.inlined))
+    for pair in report.paired:
+        yield f"{pair.kind}s", shown(f"{pair.other} of B is taken for {pair.name} of A")
     if report.command == "inspect":
         yield from _signature_rows(report)
     if report.command != "verify":
         yield from _fold_rows(report, verbose=verbose)
     if report.parity is not None:
         yield from _parity_rows(report, report.parity, verbose=verbose)
+    if report.reproduction:
+        yield "repro", shown(f"{report.reproduction}: the smallest piece that shows it, with its inputs and show.py")
     if report.command != "inspect":
         yield "result", verdict_in_words(report)
 
@@ -232,6 +239,7 @@ def _gates(report: Report, parity: Parity, *, verbose: bool) -> Iterator[tuple[s
     for gate, comparisons in (("translation", parity.translation), ("whole", parity.folding)):
         for comparison in comparisons if verbose else _worst(comparisons):
             yield gate, shown(_compared(report, comparison, gate, several=len(comparisons) > 1))
+    yield from behaviour_rows(report, parity, verbose=verbose)
     laws: dict[str, list[str]] = defaultdict(list)
     for law in parity.laws:
         broken = f" {law.figure:.2g} (limit {law.limit:.2g})" if not law.verdict.passed else ""
@@ -239,6 +247,8 @@ def _gates(report: Report, parity: Parity, *, verbose: bool) -> Iterator[tuple[s
         laws[law.verdict.says].append(f"{law.name}{broken}{detail}")
     for verdict, names in laws.items():
         yield "laws", shown(f"{verdict}   {', '.join(names)}")
+    if parity.suspect is not None:
+        yield from fault_rows(parity.suspect)
     if parity.detail:
         yield "", shown(parity.detail)
     if verbose:

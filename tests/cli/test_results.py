@@ -40,7 +40,8 @@ fold.apply = wrong
 main()
 """
 TAKEN_BACK = WRONG.format("folded")
-REFUTED = WRONG.format("fold.Folded(folded.model, ())")
+REFUTED = WRONG.format("fold.Folded(folded.model, ())").replace(" and plan.folds", "")
+ACCUSED = WRONG.format("fold.Folded(folded.model, ())")
 
 
 def run(path: Path, feeds: dict[str, Any]) -> list[Any]:
@@ -230,6 +231,26 @@ def test_a_fold_that_fails_its_own_check_is_taken_back_and_the_rest_is_written(f
     assert (first["outcome"], first["kept"]["reason"]) == ("rolled-back", "unverified")
 
 
+def test_a_fold_that_only_the_whole_accuses_is_found_and_taken_back(folder: Path) -> None:
+    code = [sys.executable, "-c", ACCUSED]
+    ended = bnfold("fold", "two.onnx", "-o", "out.onnx", "--repro", "case", cwd=folder, code=code)
+    assert (ended.code, ended.err) == (0, "")
+    assert (
+        "  put back     batchnormalization_1: with it and what was folded before it, the whole is wrong:\n"
+        "               output y: error "
+    ) in ended.out
+    assert "  repro        case: the smallest piece that shows it, with its inputs and show.py\n" in ended.out
+    assert "  result       ROLLED BACK 1\n" in ended.out
+    assert op_types(folder / "out.onnx") == op_types(folder / "two.onnx")
+    shown = subprocess.run([sys.executable, "case/show.py"], cwd=folder, capture_output=True, text=True, check=True)
+    before, after = (float(line.split(" is off by ")[1].split(";")[0]) for line in shown.stdout.splitlines())
+    assert before < 1e-4
+    assert after > 0.1
+    again = bnfold("verify", "before.onnx", "after.onnx", "--data", "feeds.npz", cwd=folder / "case")
+    assert again.code == 1
+    assert again.err.startswith("error[parity]: output ")
+
+
 @pytest.mark.parametrize("command", ["convert", "fold"])
 def test_a_refuted_model_is_not_written(folder: Path, command: str) -> None:
     (folder / "out.onnx").write_bytes(b"what was there before")
@@ -377,14 +398,23 @@ def test_verify_tells_the_same_from_the_different(folder: Path) -> None:
 
 
 def test_verify_needs_models_with_the_same_ends(folder: Path) -> None:
-    other = model(CONV_BN.replace("x)", "z)").replace("Conv(x,", "Conv(z,"))
+    other = model(CONV_BN.replace("float[N,3,8,8] x)", "float[N,3,9,9] z)").replace("Conv(x,", "Conv(z,"))
     onnx.save(other, folder / "other.onnx")
     ended = bnfold("verify", "one.onnx", "other.onnx", cwd=folder)
     assert (ended.code, ended.out) == (3, "")
     assert ended.err == (
-        "error[signature]: the two models do not have the same inputs: x here, z there\n"
+        "error[signature]: the two models do not have the same inputs: x float[N, 3, 8, 8] here, z float[N, 3, 9, 9] "
+        "there\n"
         "  hint: Name the inputs with --inputs, or compare models of the same network.\n"
     )
+
+
+def test_verify_takes_the_only_input_that_can_be_meant(folder: Path) -> None:
+    other = model(CONV_BN.replace("x)", "z)").replace("Conv(x,", "Conv(z,"))
+    onnx.save(other, folder / "other.onnx")
+    ended = bnfold("verify", "one.onnx", "other.onnx", cwd=folder)
+    assert (ended.code, ended.err) == (0, "")
+    assert "  inputs       z of B is taken for x of A\n" in ended.out
 
 
 def test_fold_is_for_onnx(folder: Path, real_files: Path) -> None:

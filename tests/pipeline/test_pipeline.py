@@ -92,7 +92,7 @@ def test_large_models_are_verified_with_fewer_probes(
     def large(counted: onnx.ModelProto) -> Any:
         return replace(measure(counted), parameters=parameters)
 
-    monkeypatch.setattr("bnfold.pipeline.run.measure", large)
+    monkeypatch.setattr("bnfold.pipeline.reading.measure", large)
     parity = bnfold.convert(two).report.parity
     assert parity is not None
     assert parity.level == level
