@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tests.architectures import branched, further, images, mobile, residual, sound, tokens
+from tests.architectures import branched, further, images, linear, mobile, residual, sound, tokens
 from tests.architectures.net import Net, Style
 
 if TYPE_CHECKING:
@@ -257,5 +257,12 @@ _BRANCHED = (
     Architecture("FastViT", branched.fastvit, 26, at_most={"Conv": 19, "Add": 11, "Sub": 0}),
 )
 
-ARCHITECTURES = (*_BEHIND, *_IN_FRONT, *_ACTIVATED, *_FROZEN, *_BRANCHED)
+# Layers in a row with nothing between them: one layer.
+_LINEAR = (
+    Architecture("ExpandNet", linear.expandnet, 3, at_most={"Conv": 3, "Gemm": 1}),
+    Architecture("SESR", linear.sesr, 0, at_most={"Conv": 5, "Add": 1}),
+    Architecture("SESR, bare", linear.sesr, 0, at_most={"Conv": 5, "Add": 1}, style={**BARE, **FREE}),
+)
+
+ARCHITECTURES = (*_BEHIND, *_IN_FRONT, *_ACTIVATED, *_FROZEN, *_BRANCHED, *_LINEAR)
 """Every network there is."""
