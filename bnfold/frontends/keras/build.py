@@ -19,6 +19,7 @@ import numpy as np
 
 from bnfold.errors import BnfoldError, CorruptModelError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.archive import Artifact, open_weights, read_text
+from bnfold.frontends.keras.bounded import weights_bounded_by
 from bnfold.frontends.keras.config import Config, LayerEntry, generation, in_inference_mode, parse, refuse_code
 from bnfold.frontends.keras.guests import keras_of, quiet
 from bnfold.frontends.keras.weights import Slot, match_layers, read_named
@@ -70,10 +71,12 @@ def build(artifact: Artifact, request: Request) -> Built:
     refuse_code(artifact.config, trust=request.trust)
     config, changed = in_inference_mode(artifact.config)
     which = artifact.generation
-    if artifact.container == "zip":
-        model = _load_archive(artifact, config if changed else None, trust=request.trust)
-        return Built(model, which, _changes(changed, which))
-    built = Built(_from_config(config, which, artifact.path.name, trust=request.trust), which, _changes(changed, which))
+    with weights_bounded_by(artifact.path, which):
+        if artifact.container == "zip":
+            model = _load_archive(artifact, config if changed else None, trust=request.trust)
+            return Built(model, which, _changes(changed, which))
+        model = _from_config(config, which, artifact.path.name, trust=request.trust)
+    built = Built(model, which, _changes(changed, which))
     _load_weights(artifact, built, CorruptModelError)
     return built
 
@@ -103,7 +106,9 @@ def _build_from_architecture(artifact: Artifact, path: Path, *, trust: bool) -> 
     refuse_code(config, trust=trust)
     config, changed = in_inference_mode(config)
     which = generation(config, str(config.get("keras_version", "")))
-    built = Built(_from_config(config, which, path.name, trust=trust), which, _changes(changed, which))
+    with weights_bounded_by(artifact.path, which):
+        model = _from_config(config, which, path.name, trust=trust)
+    built = Built(model, which, _changes(changed, which))
     _load_weights(artifact, built, SourceError)
     return built
 

@@ -128,15 +128,13 @@ class _Reader:
         if answer is None:
             ended = self.stop()
             says = (
-                f"reading it keeps the HDF5 library busy for more than {seconds} seconds"
+                f"reading it keeps the HDF5 library busy for more than {seconds} s"
                 if ended in (-24, None)  # SIGXCPU
                 else f"reading it ends the process, with signal {-ended}"
                 if ended < 0
                 else f"reading it ends the process, with status {ended}"
             )
-            raise CorruptModelError(
-                f"{path.name} is an HDF5 file that is damaged or made to do harm: {says}", hint=_AGAIN
-            )
+            raise CorruptModelError(f"{path.name} is damaged or made to do harm: {says}", hint=_AGAIN)
         if "error" in answer:
             kind: type[BnfoldError] = getattr(errors, answer["error"])
             raise kind(answer["message"], hint=answer["hint"])
