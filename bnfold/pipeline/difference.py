@@ -17,6 +17,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from bnfold.graph.io import load_graph, load_tensor
 from bnfold.pipeline.ulps import distance
 from bnfold.report.difference import BatchNormChange, Difference, FileChange, NodeChange, OpCount, WeightChange
+from bnfold.report.render_layout import plural
 from bnfold.rules import BATCH_NORM
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class _Side:
         self.weights: dict[Place, TensorProto] = {}
         self._add("", self.model.graph)
         for function in self.model.functions:
-            self._add(f"{function.domain}::{function.name}{function.overload and ':'}{function.overload}", function)
+            self._add(_function(function), function)
 
     def _add(self, scope: str, graph: GraphProto | FunctionProto) -> None:
         if isinstance(graph, GraphProto):
@@ -193,8 +194,14 @@ def _same_attribute(a: AttributeProto, b: AttributeProto) -> bool:
     if a.type != b.type:
         return False
     if a.type in {AttributeProto.GRAPH, AttributeProto.GRAPHS}:
-        return len(a.graphs) == len(b.graphs)
+        ours, theirs = ([_frame(body) for body in (item.g, *item.graphs)] for item in (a, b))
+        return ours == theirs
     return bool(a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True))
+
+
+def _frame(body: GraphProto) -> tuple[list[str], list[str]]:
+    """Return the names of what enters a body and what leaves it, in order; its nodes are compared one by one."""
+    return [value.name for value in body.input], [value.name for value in body.output]
 
 
 def _weights(one: _Side, other: _Side, pairs: tuple[_Pair, ...]) -> tuple[tuple[WeightChange, ...], int]:
@@ -329,9 +336,18 @@ def _opsets(model: ModelProto) -> dict[str, str]:
 def _functions(model: ModelProto) -> dict[str, str]:
     found = {}
     for function in model.functions:
-        described = f"{len(function.node)} nodes, ({', '.join(function.input)}) → ({', '.join(function.output)})"
-        found[f"{function.domain}::{function.name}{function.overload and ':'}{function.overload}"] = described
+        opsets = ", ".join(f"{entry.domain}{entry.domain and ' '}{entry.version}" for entry in function.opset_import)
+        described = (
+            f"{plural(len(function.node), 'node')}, ({', '.join(function.input)}) → ({', '.join(function.output)})"
+        )
+        defaults = [f"{item.name}={helper.get_attribute_value(item)}" for item in function.attribute_proto]
+        attributes = ", ".join([*function.attribute, *defaults])
+        found[_function(function)] = f"{described}, opset {opsets}{attributes and ', attributes '}{attributes}"
     return found
+
+
+def _function(function: FunctionProto) -> str:
+    return f"{function.domain}::{function.name}{function.overload and ':'}{function.overload}"
 
 
 def _type(kind: TypeProto) -> str:
