@@ -19,8 +19,8 @@ class SharedValue:
         unfolded: Its error in the unfolded model: the largest of ``compare.Errors``.
         folded: Its error in the folded model.
         limit: What gate B would allow the folded one if this were an output.
-        moved: Whether it stands for something else in the folded model, on purpose: it is far off, and everything that
-            is computed from it is right again.
+        moved: Whether it stands for something else in the folded model: it is far off, and everything that is computed
+            from it is right again.
     """
 
     value: str
