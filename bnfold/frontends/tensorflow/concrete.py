@@ -49,7 +49,7 @@ def freeze(concrete: Any) -> Frozen:  # a guest's concrete function
     # What trains cannot be frozen either, and TensorFlow would say so in its own words.
     refuse_training_mode(cut(concrete.graph.as_graph_def(), (), [tensor.name for tensor in concrete.outputs]))
     converter = tensorflow("tensorflow.python.framework.convert_to_constants")
-    with quiet(), _no_session():
+    with quiet(), _no_session(), _compiled_functions_inlined(converter):
         frozen = converter.convert_variables_to_constants_v2(
             concrete, lower_control_flow=False, aggressive_inlining=True
         )
@@ -57,6 +57,28 @@ def freeze(concrete: Any) -> Frozen:  # a guest's concrete function
     graph_def = cut(frozen.graph.as_graph_def(), inputs, outputs)
     refuse_training_mode(graph_def)
     return Frozen(graph_def, inputs, outputs)
+
+
+@contextmanager
+def _compiled_functions_inlined(converter: Any) -> Iterator[None]:
+    """Let TensorFlow inline functions that are marked to be compiled, as Keras marks grouped convolutions.
+
+    The mark says how to run them, not what they compute; with it they would stay calls, which ONNX does not have.
+    """
+    original = converter.disable_lower_using_switch_merge
+
+    def unmarked(graph_def: Any) -> Any:
+        graph_def = original(graph_def)
+        for marked in (*graph_def.library.function, *nodes_of(graph_def)):
+            for mark in ("_XlaMustCompile", "_XlaCompile"):
+                marked.attr.pop(mark, None)
+        return graph_def
+
+    converter.disable_lower_using_switch_merge = unmarked
+    try:
+        yield
+    finally:
+        converter.disable_lower_using_switch_merge = original
 
 
 @contextmanager

@@ -81,6 +81,12 @@ def separable(keras: Any) -> Any:
     return keras.Model(i, layers.BatchNormalization(name="bn4")(layers.Conv2DTranspose(3, 3, strides=2, name="up")(x)))
 
 
+def grouped(keras: Any) -> Any:
+    i = keras.layers.Input((8, 8, 4), name="x")
+    x = keras.layers.Conv2D(6, 3, groups=2, padding="same", name="conv")(i)
+    return keras.Model(i, keras.layers.BatchNormalization(name="bn")(x))
+
+
 def nested(keras: Any) -> Any:
     layers = keras.layers
     i = layers.Input((6, 6, 4), name="inner_x")
