@@ -70,7 +70,7 @@ def infer(model: ModelProto) -> Mapping[GraphPath, Mapping[str, ValueType]]:
     skeleton.ir_version = max(model.ir_version, 4)  # so that initializers need not be inputs
     skeleton.opset_import.extend(model.opset_import)
     skeleton.functions.extend(model.functions)
-    _copy_graph(model.graph, skeleton.graph, outermost=True)
+    _copy_graph(model.graph, skeleton.graph)
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError):
@@ -80,20 +80,29 @@ def infer(model: ModelProto) -> Mapping[GraphPath, Mapping[str, ValueType]]:
     return types
 
 
-def _copy_graph(graph: GraphProto, skeleton: GraphProto, *, outermost: bool) -> None:
+def _copy_graph(graph: GraphProto, skeleton: GraphProto, outer: Mapping[str, TensorProto] | None = None) -> None:
     skeleton.name = graph.name or "graph"
-    initializers = {tensor.name for tensor in graph.initializer}
+    outermost = outer is None
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
     skeleton.input.extend(value for value in graph.input if value.name not in initializers)
     for tensor in graph.initializer:
         _copy_tensor(tensor, skeleton)
+    constants = {**(outer or {}), **initializers}
+    if next(subgraphs(graph), None) is not None:
+        constants |= dict(_small_constants(graph))
     for node in graph.node:
-        _copy_node(node, skeleton)
+        _copy_node(node, skeleton, constants)
+    if outer is not None:
+        _copy_captured(graph, skeleton, outer)
     custom = {name for node in graph.node if node.domain not in _STANDARD for name in node.output}
     # Only for values that inference knows nothing about is the file's own word taken.
     skeleton.value_info.extend(value for value in graph.value_info if value.name in custom)
+    fed = {value.name: value for value in skeleton.input}
     for value in graph.output:
         bare = skeleton.output.add(name=value.name)
-        if outermost and value.name in custom:
+        if value.name in fed:  # an input that is given out as well
+            bare.CopyFrom(fed[value.name])
+        elif outermost and value.name in custom:
             bare.CopyFrom(value)
         elif value.type.HasField("tensor_type"):
             bare.type.tensor_type.elem_type = value.type.tensor_type.elem_type
@@ -105,7 +114,30 @@ def _copy_graph(graph: GraphProto, skeleton: GraphProto, *, outermost: bool) -> 
                 dimension.ClearField("dim_value")
 
 
-def _copy_node(node: NodeProto, skeleton: GraphProto) -> None:
+def _small_constants(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in _STANDARD:
+            for attribute in node.attribute:
+                if attribute.name == "value" and _is_small(attribute.t):
+                    tensor = TensorProto()
+                    tensor.CopyFrom(attribute.t)
+                    tensor.name = node.output[0]
+                    yield tensor.name, tensor
+
+
+def _copy_captured(graph: GraphProto, skeleton: GraphProto, outer: Mapping[str, TensorProto]) -> None:
+    """Tell a body of the constants around it that it reads: inference does not look for them there."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {name for node in graph.node for name in node.output}
+    for name in dict.fromkeys(name for node in graph.node for name in node.input):
+        if name in outer and name not in own:
+            if _is_small(outer[name]):
+                skeleton.initializer.append(outer[name])
+            else:
+                skeleton.value_info.append(_typed(name, outer[name]))
+
+
+def _copy_node(node: NodeProto, skeleton: GraphProto, constants: Mapping[str, TensorProto]) -> None:
     large = [a.t for a in node.attribute if a.HasField("t") and _size(a.t) > _SMALL]
     if large:  # a large Constant node becomes a typed input, like a large initializer
         skeleton.input.extend(_typed(node.output[0], tensor) for tensor in large[:1])
@@ -123,7 +155,7 @@ def _copy_node(node: NodeProto, skeleton: GraphProto) -> None:
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             body = copy.attribute.add(name=attribute.name, type=attribute.type)
-            _copy_graph(attribute.g, body.g, outermost=False)
+            _copy_graph(attribute.g, body.g, constants)
         else:
             copy.attribute.append(attribute)
 
@@ -145,10 +177,14 @@ def _size(tensor: TensorProto) -> int:
 
 
 def _copy_tensor(tensor: TensorProto, skeleton: GraphProto) -> None:
-    if min(tensor.dims, default=0) >= 0 and _size(tensor) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
+    if _is_small(tensor):
         skeleton.initializer.append(tensor)
     else:
         skeleton.input.append(_typed(tensor.name, tensor))
+
+
+def _is_small(tensor: TensorProto) -> bool:
+    return min(tensor.dims, default=0) >= 0 and _size(tensor) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL
 
 
 def _typed(name: str, tensor: TensorProto) -> ValueInfoProto:

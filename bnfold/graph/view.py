@@ -235,14 +235,21 @@ class GraphView:
             if node.op_type not in _SHAPE_KEEPING or not node.input:
                 break
             name = node.input[0]
-        for index, position in self.consumers.get(name, ()):
-            node = self.graph.node[index]
-            convolves = node.op_type in _CONVOLUTIONS and len(node.input) > 1 and node.domain in STANDARD_DOMAINS
-            if convolves and position == 0:
-                weight = self.type(node.input[1]).shape
-                return None if weight is None else (None,) * len(weight)
-            if node.op_type == "Gemm" and position < 2:
-                return (None, None)
+        for _step in range(_DEEPEST):
+            onward = ""
+            for index, position in self.consumers.get(name, ()):
+                node = self.graph.node[index]
+                convolves = node.op_type in _CONVOLUTIONS and len(node.input) > 1 and node.domain in STANDARD_DOMAINS
+                if convolves and position == 0:
+                    weight = self.type(node.input[1]).shape
+                    return None if weight is None else (None,) * len(weight)
+                if node.op_type == "Gemm" and position < 2:
+                    return (None, None)
+                if node.op_type in _SHAPE_KEEPING and position == 0 and node.domain in STANDARD_DOMAINS:
+                    onward = onward or node.output[0]
+            name = onward
+            if not name:
+                break
         return None
 
 

@@ -94,8 +94,9 @@ CASES: Cases = {
     "an output that is read by another batch norm": Case(
         "x[1,3,6,6] -> y z | W[4,3,3,3] | h = Conv(x, W) y = BN4(h) z = BN4(y)", f"Conv {BN}", ("model-output",)
     ),
-    "an input that is an output": Case(
-        "x[1,3,6,6] -> y x[1,3,6,6] | W[4,3,3,3] | n = BN3(x) y = Conv(n, W)", f"{BN} Conv", ("unknown-shape",)
+    "an input that is an output": Case("x[1,3,6,6] -> y x[1,3,6,6] | W[4,3,3,3] | n = BN3(x) y = Conv(n, W)", "Conv"),
+    "an input that is an output, and two constants": Case(
+        "x[1,3,6,6] -> x[1,3,6,6] y | W[4,3,3,3] t[3,1,1] s[3,1,1] | a = Mul(x, s) b = Add(a, t) y = Conv(b, W)", "Conv"
     ),
     "names that a new Add would have": Case(
         "x[2,3] y_shift[1] h_add_shift[1] -> y z w | B[3,4] | h = MatMul(x, B) y = BN4(h) z = Relu(y_shift) w "

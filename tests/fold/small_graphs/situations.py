@@ -148,6 +148,28 @@ CASES: Cases = {
         "body = b (double[2,3] s) => (double[2,4] t) { h = Gemm(s, B, c) t = BN4(h) } >(x)",
         "Scan Gemm",
     ),
+    "a body that reads its axes from outside": Case(
+        "x[2,3,4,4] bool:c -> z | W[4,3,3,3] a={2,3} B[4,5] | z = If (c) < "
+        "then_branch = one () => (double[2,5] t) "
+        "{ h = Conv(x, W) r = ReduceMean<keepdims=0>(h, a) k = Relu(r) n = BN4(k) t = MatMul(n, B) }, "
+        "else_branch = two () => (double[2,5] e) "
+        "{ g = Conv(x, W) o = ReduceMean<keepdims=0>(g, a) e = MatMul(o, B) } >",
+        "If Conv ReduceMean Relu MatMul Add Conv ReduceMean MatMul",
+    ),
+    "a body that reads its axes from a node outside": Case(
+        "x[2,3,4,4] bool:c -> z | W[4,3,3,3] B[4,5] | a = Constant<value = int64[2] {2,3}>() z = If (c) < "
+        "then_branch = one () => (double[2,5] t) "
+        "{ h = Conv(x, W) r = ReduceMean<keepdims=0>(h, a) k = Relu(r) n = BN4(k) t = MatMul(n, B) }, "
+        "else_branch = two () => (double[2,5] e) "
+        "{ g = Conv(x, W) o = ReduceMean<keepdims=0>(g, a) e = MatMul(o, B) } >",
+        "If Conv ReduceMean Relu MatMul Add Conv ReduceMean MatMul",
+    ),
+    "a Loop whose body adds a large constant from outside": Case(
+        "x[1,3,20,20] -> y[1,3,20,20] | V[1,3,20,20] W[3,3,1,1] int64:n[]=2 bool:k[]=1 | y = Loop (n, k, x) < "
+        "body = b (int64 i, bool c, double[1,3,20,20] s) => (bool d, double[1,3,20,20] t) "
+        "{ d = Identity(c) a = Add(s, V) m = Max(a, s) h = BN3(m) t = Conv(h, W) } >",
+        "Loop Identity Add Max Conv",
+    ),
     "a batch norm in front of a body that does not read it": Case(
         "x[1,3,6,6] bool:c -> y[1,4,4,4] z[1,4,4,4] | W[4,3,3,3] | h = Conv(x, W) y = BN4(h) z = If (c) < "
         "then_branch = one () => (double[1,4,4,4] t) { t = Relu(y) }, "

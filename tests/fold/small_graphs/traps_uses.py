@@ -214,9 +214,16 @@ CASES: Cases = {
         "Known Conv Known",
     ),
     "a rank that nobody knows, in front of a convolution": Case(
-        "x[1,3,6,6] -> y[1,4,4,4] | W[4,3,3,3] | k = com.example.Known(x) n = BN3(k) y = Conv(n, W)",
-        f"Known {BN} Conv",
+        "x[1,3,6,6] -> y[1,4,4,4] | W[4,3,3,3] | k = com.example.Known(x) n = BN3(k) y = Conv(n, W)", "Known Conv"
+    ),
+    "a rank that nobody knows, and a product": Case(
+        "x[2,3] -> y[2,4] | B[3,4] | k = com.example.Known(x) n = BN3(k) y = MatMul(n, B)",
+        f"Known {BN} MatMul",
         ("unknown-shape",),
+    ),
+    "a rank that a convolution tells, two nodes on": Case(
+        "x[1,3,6,6] -> y[1,4,4,4] | W[4,3,3,3] | k = com.example.Known(x) n = BN3(k) d = Dropout(n) y = Conv(d, W)",
+        "Known Dropout Conv",
     ),
     "a rank that nobody knows, and a constant": Case(
         "x[2,3] -> y[2,4] | B[3,4] c[3] | k = com.example.Known(x) n = Mul(k, c) y = MatMul(n, B)",
