@@ -101,13 +101,14 @@ def draw_probes(
     for number, (batch, odd) in enumerate(plan[len(real) :], start=len(real)):
         kind = "normal" if number % 2 == 0 else "uniform"
         feeds = _drawn(inputs, resized(sizes, inputs, batch=batch, odd=odd), kind, seed + number)
+        feeds = _switched(feeds, number)
         real.append(Probe(f"{kind} draw {number + 1}", _origin(inputs), feeds, real=True))
     if level != "full":
         return tuple(real)
     plain = resized(sizes, inputs, batch=1, odd=False)
     if any(item.floating for item in inputs):
         shaped = [
-            Probe(name, _origin(inputs), _shaped(inputs, plain, make, seed + 100 + number))
+            Probe(name, _origin(inputs), _switched(_shaped(inputs, plain, make, seed + 100 + number), number))
             for number, (name, make) in enumerate(_PATTERNS)
         ]
     else:
@@ -151,6 +152,16 @@ def _drawn(inputs: Sequence[Input], sizes: Sizes, kind: str, seed: int) -> dict[
     return {
         item.name: _draw(item, sizes, kind, np.random.default_rng([seed, number])) for number, item in enumerate(inputs)
     }
+
+
+def _switched(feeds: Mapping[str, Array], number: int) -> dict[str, Array]:
+    """Set conditions so that successive probes go through all of their combinations, both of one alone at first."""
+    switches = [name for name, value in feeds.items() if value.dtype.kind == "b" and value.size == 1]
+    chosen = {
+        name: np.full(feeds[name].shape, not (number >> place) & 1, dtype=np.bool_)
+        for place, name in enumerate(switches)
+    }
+    return {**feeds, **chosen}
 
 
 def _draw(item: Input, sizes: Sizes, kind: str, generator: np.random.Generator) -> Array:

@@ -282,8 +282,7 @@ def _compare(stand: Stand, probe: Probe, run: Run, side: _Side, candidate: Candi
             return None
         if look not in memory:
             feeds = jittered(probe.feeds, 1000 + look)
-            moved = any(not np.array_equal(feeds[name], array) for name, array in probe.feeds.items())
-            drawn = stand.baseline(probe.name, feeds, look + 1) if moved else None
+            drawn = stand.baseline(probe.name, feeds, look + 1, weights=True)
             again = None if drawn is None else candidate(feeds)
             memory[look] = None
             if drawn is not None and again is not None:
@@ -327,6 +326,7 @@ def _check_regions(stand: Stand, task: _Task, elements: _Elements) -> list[Regio
         values = [
             {name: _stored(visit[name], elements.of(name)) for name in region.inputs}
             for visit in stand.captured.get(region.scope, ())
+            if visit.keys() >= set(region.inputs)
         ]
         return check_region(
             region,

@@ -15,6 +15,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from bnfold.errors import UnsupportedOpError
+from bnfold.graph.shapes import infer
 from bnfold.parity.kernels import Array, computes_with
 from bnfold.parity.nodes import attributes_of
 
@@ -124,13 +125,18 @@ def _constant(model: ModelProto, node: NodeProto, position: int) -> Array | None
     return None
 
 
-def _shape_of_constant(model: ModelProto, name: str) -> tuple[int, ...]:
-    """Return the shape of a constant; that of a single number where it is none."""
+def _shape_of_table(model: ModelProto, name: str) -> tuple[int, ...]:
+    """Return the shape of a table; that of a single number where it is not known. A free size is 0."""
     found = [tensor for tensor in model.graph.initializer if tensor.name == name]
     for node in model.graph.node:
         if node.op_type == "Constant" and name in node.output:
             found += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
-    return tuple(found[0].dims) if found else ()
+    if found:
+        return tuple(found[0].dims)
+    known = infer(model).get((), {}).get(name)  # a table that is computed, if only from constants
+    if known is None or known.shape is None:
+        return ()
+    return tuple(size if isinstance(size, int) else 0 for size in known.shape)
 
 
 def _rows(node: NodeProto, shape: tuple[int, ...]) -> int:
@@ -147,7 +153,7 @@ def _by_reader(bare: Input, model: ModelProto, node: NodeProto, position: int) -
     if node.op_type == "QuantizeLinear" and position == 0:
         return _quantized(bare, _constant(model, node, 1), _constant(model, node, 2))
     if node.op_type in {"Gather", "GatherElements", "GatherND"} and position == 1:
-        rows = _rows(node, _shape_of_constant(model, node.input[0]))
+        rows = _rows(node, _shape_of_table(model, node.input[0]))
         return replace(bare, origin=f"an embedding of {rows} rows", high=rows - 1) if rows else None
     if node.op_type == "OneHot" and position == 0:
         depth = _constant(model, node, 1)

@@ -272,15 +272,18 @@ class _Whole:
                 look + 1,
                 self._truth.run(_of(self._original, moved)),
                 self._session.run(_of(self._piece, moved)),
+                weights=True,
             )
 
         for ledger in self._ledgers.values():
             ledger.add(run, redraw)
 
-    def _run(self, probe: str, feeds: Values, look: int, expected: Values, computed: Values) -> Run:
+    def _run(
+        self, probe: str, feeds: Values, look: int, expected: Values, computed: Values, *, weights: bool = False
+    ) -> Run:
         run = Run(probe, expected, self._unfolded.run(_of(self._original, feeds)), computed)
         rounded = self._rounded
-        if rounded is None and leaves_range(run.unfolded, expected):
+        if rounded is None and (weights or leaves_range(run.unfolded, expected)):
             rounded = self._original
         if rounded is None:
             return run

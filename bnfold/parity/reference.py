@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from onnx import (
     numpy_helper,
 )
 
-from bnfold.errors import SignatureError, UnsupportedOpError
+from bnfold.errors import BnfoldError, SignatureError, UnsupportedOpError
 from bnfold.parity.kernels import Array, computes_with, roundoff, widen
 from bnfold.parity.loops import nothing, scan_over
 from bnfold.parity.nodes import STANDARD, Computation, Foreign, attributes_of, computation, round_outputs
@@ -53,6 +54,8 @@ _MEMO = 1 << 30
 """Bytes of widened constants that one reference keeps between runs."""
 _VISITS = 4
 """How many runs of one body are captured."""
+_TRIPS = 100
+"""How often a loop turns in a branch that is not taken: there it may never end."""
 
 
 def run_float64(
@@ -108,6 +111,7 @@ class Reference:
         self._beside = beside
         self._capture: Mapping[Scope, Collection[str]] = {}
         self._captured: dict[Scope, list[dict[str, Array]]] = {}
+        self._trying = 0
         self._main = self._compile(model.graph, versions_of(model.opset_import))
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -133,7 +137,8 @@ class Reference:
     ) -> tuple[dict[str, Array], dict[Scope, list[dict[str, Array]]]]:
         """Compute the outputs, and keep inner values by the scope that they stand in.
 
-        A body that runs several times is kept several times, the first few; one that is not reached leaves nothing.
+        A body that runs several times is kept several times, the first few; one that is not reached leaves nothing. Of
+        an If the branch that is not taken is tried, too.
 
         Raises:
             SignatureError: If an input is not fed, or a value that is asked for does not exist.
@@ -200,15 +205,18 @@ class Reference:
 
     def _keep_captured(self, frame: Frame) -> None:
         names = self._capture.get(frame.scope) if frame.scope else None
-        if not names or len(self._captured.setdefault(frame.scope, [])) >= _VISITS:
+        if names is None:
             return
         found = {}
         for name in names:
             try:
                 found[name] = self._read(frame, name)
             except SignatureError:
-                return  # the other branch of an If
-        self._captured[frame.scope].append(found)
+                continue  # it stands in the other branch of an If
+        # Both branches of an If are one scope: each has its own visits.
+        visits = self._captured.setdefault(frame.scope, [])
+        if sum(visit.keys() == found.keys() for visit in visits) < _VISITS:
+            visits.append(found)
 
     def _read(self, frame: Frame, name: str) -> Any:
         inner: Frame | None = frame
@@ -317,7 +325,16 @@ class Reference:
             return [self._read(inner, output) for output in graph.outputs]
 
         def branch(frame: Frame, inputs: list[Any]) -> Sequence[Any]:
-            return body(frame, graphs["then_branch" if bool(np.all(inputs[0])) else "else_branch"], {})
+            taken = "then_branch" if bool(np.all(inputs[0])) else "else_branch"
+            results = body(frame, graphs[taken], {})
+            inside = (*frame.scope, name)
+            if any(scope[: len(inside)] == inside for scope in self._capture):
+                # What is captured is wanted of the other branch, too, as far as it computes on these values.
+                self._trying += 1
+                with suppress(BnfoldError):
+                    body(frame, graphs["else_branch" if taken == "then_branch" else "then_branch"], {})
+                self._trying -= 1
+            return results
 
         def loop(frame: Frame, inputs: list[Any]) -> Sequence[Any]:
             graph = graphs["body"]
@@ -326,6 +343,8 @@ class Reference:
             state, count = list(inputs[2:]), 0
             rows: list[list[Array]] = [[] for _ in graph.outputs[1 + len(state) :]]
             while goes_on and (trips is None or count < trips):
+                if self._trying and count == _TRIPS:
+                    raise UnsupportedOpError("a loop in a branch that is not taken goes on and on", hint="")
                 entering = [np.asarray(count, dtype=np.int64), np.asarray(goes_on), *state]
                 goes, *results = body(frame, graph, dict(zip(graph.inputs, entering, strict=True)))
                 goes_on, state, count = bool(np.all(goes)), results[: len(state)], count + 1

@@ -122,6 +122,7 @@ def _of_region(case: Case, check: RegionCheck) -> Reproduction | None:
     visits = [
         {name: _stored(visit[name], elements.get(name, 0)) for name in region.inputs}
         for visit in captured.get(region.scope, ())
+        if visit.keys() >= set(region.inputs)
     ]
     if not visits:
         return None

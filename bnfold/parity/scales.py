@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
 from bnfold.errors import BnfoldError
 from bnfold.parity.bounded import DOMAIN, bounded
 from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.magnitude import Magnitude, Unbounded, magnitudes
+from bnfold.parity.nodes import STANDARD, attributes_of
+from bnfold.parity.program import versions_of
 from bnfold.parity.reference import Reference
 from bnfold.parity.run import Session, run_node
 
@@ -91,13 +94,29 @@ def _elements(piece: ModelProto) -> set[int]:
     """Return the types that a piece reads, stores or casts to."""
     elements = {tensor.data_type for tensor in piece.graph.initializer}
     elements |= {value.type.tensor_type.elem_type for value in piece.graph.input}
+    version = versions_of(piece.opset_import).get("", 1)
     for node in piece.graph.node:
+        elements.update(_inner(node, version))
         for attribute in node.attribute:
             if attribute.type == AttributeProto.TENSOR:
                 elements.add(attribute.t.data_type)
             elif attribute.name == "to":
                 elements.add(attribute.i)
     return elements
+
+
+def _inner(node: NodeProto, version: int) -> Iterator[int]:
+    """Yield the type in which a normalization computes its statistics, whatever it is fed."""
+    if node.domain in STANDARD and node.op_type in _STASHING:
+        try:
+            attributes = onnx.defs.get_schema(node.op_type, version, "").attributes
+        except onnx.defs.SchemaError:
+            return
+        if "stash_type" in attributes:
+            yield int(attributes_of(node).get("stash_type", TensorProto.FLOAT))
+
+
+_STASHING = frozenset({"GroupNormalization", "LayerNormalization", "RMSNormalization"})
 
 
 def coarsest(piece: ModelProto) -> float:

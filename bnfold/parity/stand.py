@@ -61,7 +61,13 @@ class Stand:
         return {name: main[name] for name in names}
 
     def baseline(
-        self, probe: str, feeds: Mapping[str, Array], look: int = 0, *, base: Mapping[str, Array] | None = None
+        self,
+        probe: str,
+        feeds: Mapping[str, Array],
+        look: int = 0,
+        *,
+        base: Mapping[str, Array] | None = None,
+        weights: bool = False,
     ) -> Run | None:
         """Run everything that a candidate is compared with; None where the unfolded model does not take the probe.
 
@@ -70,6 +76,8 @@ class Stand:
             feeds: The arrays.
             look: Which of the draws of the weights' rounding to take, where one is needed.
             base: What the unfolded model returns, if it has run already.
+            weights: Whether to see what rounding the weights does in any case. A fold rounds its weights once more,
+                which the unfolded model's own error does not show.
         """
         try:
             if base is None and self.wanted is not None:
@@ -89,7 +97,7 @@ class Stand:
             assert failure is not None
             raise failure
         rounded = self.rounded
-        if rounded is None and leaves_range(base, truth):
+        if rounded is None and (weights or leaves_range(base, truth)):
             rounded = self.reference.model  # its own error says nothing about what it cannot hold
         if rounded is None:
             return Run(probe, truth, base, {})

@@ -5,7 +5,9 @@ counts, ``E(candidate) ≤ 3·E(unfolded) + 8u``; outputs of fewer than 1000 ele
 
 An error is one draw of a rounding error. Where an output is small, a lucky draw of the unfolded model would make a good
 candidate fail; so a probe that fails is looked at again with its inputs moved by one unit in the last place, which
-redraws every rounding error of both and leaves a mistake where it is. What fails then, fails.
+redraws every rounding error of both and leaves a mistake where it is. A fold also rounds its weights, which the
+unfolded model has as they are: from then on what moving every weight by its round-off does counts as rounding, too.
+What fails then, fails.
 """
 
 from __future__ import annotations
@@ -139,7 +141,7 @@ class Ledger:
 
         Args:
             run: Its outputs.
-            redraw: Runs the probe again with its inputs moved by a last place; None where that changes nothing.
+            redraw: Runs the probe again with inputs and weights moved by a last place; None where that cannot be.
         """
         value: object = run.candidate[self.output]
         reference: object = run.reference[self.output]
