@@ -78,11 +78,11 @@ class Field:
         """
         if size < 1 or not -self.rank <= axis < self.rank:
             return None
-        axis %= self.rank
-        if any(other != axis for other in self.axes()) or self.shape[axis] not in (1, size):
+        here = self.scale.shape[axis]
+        if here not in (1, size) or self.scale.size != here:
             return None
         scale, shift = self.scale.reshape(-1), self.shift.reshape(-1)
-        if scale.size != size:
+        if here != size:
             scale, shift = np.repeat(scale, size), np.repeat(shift, size)
         return PerChannelAffine(scale, shift)
 

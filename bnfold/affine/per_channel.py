@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy.typing as npt
 __all__ = ["Float64Array", "PerChannelAffine"]
 
 Float64Array = npt.NDArray[np.float64]
+
+_all = np.logical_and.reduce
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,12 +36,12 @@ class PerChannelAffine:
     sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        assert self.sizes is None or np.prod(self.sizes, dtype=np.int64) == self.scale.size
+        assert self.sizes is None or math.prod(self.sizes) == self.scale.size
         if self.scale.ndim != 1 or self.scale.shape != self.shift.shape:
             raise ValueError(
                 f"scale and shift must be vectors of one length, not {self.scale.shape}, {self.shift.shape}"
             )
-        if not (np.isfinite(self.scale).all() and np.isfinite(self.shift).all()):
+        if not (_all(np.isfinite(self.scale)) and _all(np.isfinite(self.shift))):
             raise ValueError("scale and shift must be finite")
 
     @classmethod
@@ -68,7 +71,7 @@ class PerChannelAffine:
         Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2.
         """
         variance = running_var + epsilon
-        if not (variance > 0).all():
+        if not _all(variance > 0):
             raise ValueError("running_var + epsilon must be positive in every channel")
         with np.errstate(over="ignore", invalid="ignore"):
             scale = gamma / np.sqrt(variance)

@@ -12,15 +12,17 @@ import numpy.typing as npt
 
 from bnfold.affine.per_channel import Float64Array
 
-__all__ = ["Unstorable", "round_to"]
+__all__ = ["Unstorable", "round_to", "surely_storable"]
 
 _LOSS_LIMIT = 8
 """How many units of round-off, relative to all weights of one output channel, rounding may cost that channel."""
 
 
 @cache
-def _limits(dtype: np.dtype[np.generic]) -> Any:
-    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float, float]:
+    """Return a type's largest number, its smallest normal one, and twice its unit round-off."""
+    limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    return float(limits.max), float(limits.smallest_normal), float(limits.eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,34 @@ def round_to(array: Float64Array, dtype: npt.DTypeLike, channel_axis: int = 0) -
     target = np.dtype(dtype)
     if target == np.float64:
         return array if np.isfinite(array).all() else Unstorable("a folded value is not finite in float64")
-    limits = _limits(target)
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = array.astype(target)
+    most, smallest, epsilon = _limits(target)
     magnitude = np.abs(array)
     largest = float(magnitude.max(initial=0.0))
-    if not np.isfinite(largest) or largest > float(limits.max):
+    if not largest <= most:
         return Unstorable(f"a folded value of magnitude {largest:.3g} overflows {target.name}")
-    smallest = float(limits.smallest_normal)
+    rounded = array.astype(target)
     if magnitude.min(initial=smallest) < smallest and np.any((magnitude > 0) & (magnitude < smallest)):
         others = tuple(axis for axis in range(array.ndim) if axis != channel_axis % max(array.ndim, 1))
         lost = np.abs(array - rounded.astype(np.float64)).sum(axis=others)
-        allowed = _LOSS_LIMIT * float(limits.eps) / 2 * magnitude.sum(axis=others)
+        allowed = _LOSS_LIMIT * epsilon / 2 * magnitude.sum(axis=others)
         if np.any(lost > allowed):
             channel = int(np.argmax(lost - allowed)) if lost.ndim else 0
             return Unstorable(f"folded values of channel {channel} fall below what {target.name} can hold")
     return rounded
+
+
+def surely_storable(largest: float, smallest: float, factors: Float64Array, dtype: npt.DTypeLike) -> bool:
+    """Tell from their magnitudes alone that numbers can be stored once they are multiplied; False leaves it open.
+
+    Args:
+        largest: The largest magnitude among the numbers.
+        smallest: The smallest among them that is not zero; infinity where there is none.
+        factors: What they may be multiplied by, each by one of them; shape ``(C,)``.
+        dtype: A floating type, as for ``round_to``.
+    """
+    most, least, _epsilon = _limits(np.dtype(dtype))
+    magnitudes = np.abs(factors)
+    grown, shrunk = float(np.maximum.reduce(magnitudes)), float(np.minimum.reduce(magnitudes))
+    if shrunk == 0.0:
+        shrunk = float(np.minimum.reduce(magnitudes, initial=np.inf, where=magnitudes > 0))
+    return largest * grown <= most / 2 and smallest * shrunk >= 2 * least

@@ -16,6 +16,7 @@ from bnfold.fold.draft import Draft
 from bnfold.fold.linear_nodes import changed_attributes, changed_constants, stored_dtype
 from bnfold.fold.regions import regions_of
 from bnfold.fold.storable import dtype_of, own_dtype
+from bnfold.fold.uncollected import uncollected
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import views
 from bnfold.graph.wiring import names_in_use
@@ -44,6 +45,8 @@ class Folded:
     regions: tuple[Region, ...]
 
 
+@uncollected()
+@np.errstate(all="ignore")
 def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES) -> Folded:
     """Return a new model in which a plan's folds are carried out.
 

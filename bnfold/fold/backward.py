@@ -6,7 +6,7 @@ that has a place for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,11 +40,12 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Onward:
-    """A value that has to take a map, and who asks for it."""
+    """A value that has to take a map, who asks for it, and who else asks for the same one."""
 
     value: str
     use: Use
     field: Field
+    also: tuple[Use, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +271,7 @@ class BackwardWalk:
                 here.constants[index] = constants
             if carried.becomes:
                 here.becomes[index] = carried.becomes
-            options.append(_Option(here, tuple(onward)))
+            options.append(_Option(here, _together(onward)))
         if options:
             return tuple(options)
         return first or Refusal(Reason.NO_RULE, f"its input comes from {draft.op_type(index)} {draft.name(index)}")
@@ -286,7 +287,7 @@ class BackwardWalk:
         if value in wiring.captured:
             return Refusal(Reason.USED_IN_SUBGRAPH, f"{value} is used in a body")
         uses = wiring.uses_of(value)
-        others = [use for use in uses if use != onward.use]
+        others = [use for use in uses if use != onward.use and use not in onward.also]
         seeing = others if len(others) > _MOST_BLIND else [use for use in others if not self._is_blind(use, onward)]
         if seeing and (self.compensate is None or onward.field.has_scale):
             readers = ", ".join(sorted({draft.name(node) for node, _position in uses}))
@@ -311,3 +312,19 @@ class BackwardWalk:
         if isinstance(carried, Refusal) or carried.constants or carried.becomes:
             return False
         return not any(field.has_scale or field.has_shift for field in carried.fields.values())
+
+
+def _together(onward: Sequence[Onward]) -> tuple[Onward, ...]:
+    """Let a value that a node reads several times take a map once, where it is the same at each of its places."""
+    found: dict[str, Onward] = {}
+    for each in onward:
+        first = found.get(each.value)
+        if first is None:
+            found[each.value] = each
+            continue
+        if not (
+            np.array_equal(first.field.scale, each.field.scale) and np.array_equal(first.field.shift, each.field.shift)
+        ):
+            return tuple(onward)
+        found[each.value] = replace(first, also=(*first.also, each.use))
+    return tuple(found.values())

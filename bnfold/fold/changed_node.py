@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bnfold.affine.per_channel import Float64Array
+from bnfold.graph.extent import Extent, extent
 from bnfold.graph.view import NodeView
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class ChangedNode(NodeView):
         """Return an input that is constant, floats as float64."""
         changed = self.constants.get(position)
         return NodeView.constant(self, position) if changed is None else changed
+
+    def extent(self, position: int) -> Extent | None:
+        """Return between which magnitudes the numbers of a constant input lie."""
+        changed = self.constants.get(position)
+        return NodeView.extent(self, position) if changed is None else extent(changed)
 
     def shape(self, position: int) -> Shape | None:
         """Return the shape of an input."""

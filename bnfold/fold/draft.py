@@ -13,11 +13,12 @@ from onnx import NodeProto
 
 from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
 from bnfold.fold.branch_weights import joined
-from bnfold.fold.chain_links import forms_of
 from bnfold.fold.changed_node import ChangedNode
 from bnfold.fold.linear_nodes import read_linear, stored_dtype
-from bnfold.fold.step import Branch, Chain, Step
+from bnfold.fold.step import Step
+from bnfold.fold.surely import surely_takes
 from bnfold.fold.taken import Taken
+from bnfold.fold.uniting import join_branch, link_chain
 from bnfold.graph.view import NodeView
 from bnfold.graph.wiring import Wiring
 from bnfold.rules import Absorber, Affine, Direction, Form, Reason, Refusal, Rules, Side
@@ -49,6 +50,8 @@ class Draft:
         becomes: What nodes turn into, by index.
         add_behind: For each layer without a bias the Add behind it that has its shift.
         blocks: How large layers are that took in another one.
+        protos: Nodes that have fewer inputs than in the model.
+        forms: Where the parts of layers are, as far as that was asked.
     """
 
     def __init__(self, view: GraphView, rules: Rules, taken: set[str], *, fewest: bool = False) -> None:
@@ -63,9 +66,9 @@ class Draft:
         self.becomes: dict[int, str] = {}
         self.add_behind: dict[int, int] = {}
         self.blocks: dict[int, Block] = {}
-        self._protos: dict[int, NodeProto] = {}
+        self.protos: dict[int, NodeProto] = {}
+        self.forms: dict[tuple[int, Side], Form | Refusal] = {}
         self._times: dict[int, int] = defaultdict(int)
-        self._forms: dict[tuple[int, Side], Form | Refusal] = {}
         self._latest: tuple[int, int, Linear] | None = None
         self._tried: tuple[int, int, PerChannelAffine, Form, Linear] | None = None
 
@@ -75,10 +78,13 @@ class Draft:
         Args:
             keep: Names of nodes or values, or glob patterns of them, to leave as they are.
         """
-        for index in range(len(self.view)):
+        self.view.read_ahead()
+        for index, op_type in enumerate(self.view.op_types):
+            source = self.rules.sources.get(op_type)
+            if source is None:
+                continue
             node = self.view.node(index)
-            source = self.rules.sources.get(node.op_type)
-            reading = None if source is None else source.read(node)
+            reading = source.read(node)
             if reading is None:
                 continue
             if is_named(node, keep):
@@ -90,15 +96,17 @@ class Draft:
 
     def op_type(self, index: int) -> str:
         """Return the operation of a node as it would be; a node that folding inserted is an Add."""
-        if index in self.becomes:
-            return self.becomes[index]
-        return self.view.node(index).op_type if index < len(self.view) else "Add"
+        became = self.becomes.get(index)
+        if became is not None:
+            return became
+        op_types = self.view.op_types
+        return op_types[index] if index < len(op_types) else "Add"
 
     def node(self, index: int, constants: Mapping[int, Float64Array] | None = None, becomes: str = "") -> NodeView:
         """Return the view of a node of the graph as it would be, with further changes of its constants."""
         node = self.view.node(index)
-        if index in self._protos:
-            node = replace(node, proto=self._protos[index])
+        if index in self.protos:
+            node = replace(node, proto=self.protos[index])
         earlier = {} if becomes else self.constants.get(index, {})  # what turns into another loses what it had
         changed = {**earlier, **(constants or {})}
         now = becomes or self.op_type(index)
@@ -124,9 +132,9 @@ class Draft:
     def form(self, index: int, absorber: Absorber) -> Form | Refusal:
         """Say where the parts of a layer are."""
         place = (index, absorber.side)
-        form = self._forms.get(place)
+        form = self.forms.get(place)
         if form is None:
-            form = self._forms[place] = absorber.form(self.view.node(index))
+            form = self.forms[place] = absorber.form(self.view.node(index))
         return form
 
     def reach(self, index: int, absorber: Absorber, field: Field, at: int | None) -> PerChannelAffine | Refusal:
@@ -154,11 +162,12 @@ class Draft:
         node = self.view.node(index)
         form = self.form(index, absorber)
         assert isinstance(form, Form)
+        if surely_takes(node, form, Taken(absorber, affine), self.taken_in.get(index, ())):
+            return Step(node.name, node.op_type, absorber.id, absorber.side, index, affine=affine)
         linear = self.linear(index, form, quantised=True)
         if isinstance(linear, Refusal):
             return linear
-        with np.errstate(over="ignore", invalid="ignore"):
-            changed = absorber.absorb(linear, affine)
+        changed = absorber.absorb(linear, affine)
         if isinstance(changed, Refusal):
             return Refusal(changed.reason, f"{node.name}: {changed.detail}")
         along_rows = changed.bias.size > 1 and changed.bias.shape[-1] == 1
@@ -173,7 +182,7 @@ class Draft:
 
     def needs_new_add(self, step: Step, subject: int) -> bool:
         """Tell whether a step, in place of the node ``subject``, puts a new Add behind a layer that has no bias."""
-        if step.affine is None:
+        if step.affine is None or self._form(step).bias is not None:
             return False
         form, changed = self._after(step)
         if form.bias is not None or not np.any(changed.bias):
@@ -244,10 +253,10 @@ class Draft:
     def take(self, index: int, direction: Direction, steps: Sequence[Step], rest: Field | None = None) -> None:
         """Fold an affine map: let the layers take it in, and remove its node, or leave an Add with ``rest`` of it."""
         if steps and steps[0].branch is not None:
-            self._join(steps[0].index, steps[0].branch)
+            join_branch(self, steps[0].index, steps[0].branch)
             return
         if steps and steps[0].chain is not None:
-            self._link(steps[0].index, steps[0].chain)
+            link_chain(self, steps[0].index, steps[0].chain)
             return
         for step in steps:
             self._change(step)
@@ -283,46 +292,7 @@ class Draft:
             if step.index in self.affines:
                 self._read_again(step.index)
 
-    def _join(self, host: int, branch: Branch) -> None:
-        """Let a convolution take in a branch beside it."""
-        own = self.affines.pop(branch.node, None) if branch.node is not None else None
-        absorber = self.rules.absorbers["Conv", Side.OUTPUT]
-        self._note(host, Taken(absorber, branch=branch, own=own.field if own is not None else None))
-        if branch.stays is None:
-            self.wiring.remove_input(branch.total, branch.position)
-            shorter = NodeProto()
-            shorter.CopyFrom(self.node(branch.total).proto)
-            del shorter.input[branch.position]
-            self._protos[branch.total] = shorter
-            known = self.constants.pop(branch.total, {})
-            if known:  # what stood behind the input moved up
-                self.constants[branch.total] = {at - (at > branch.position): known[at] for at in known}
-        else:
-            self.gone.add(branch.total)
-            if branch.renames:
-                self.wiring.drop_behind(branch.total, branch.stays)
-            else:
-                self.wiring.drop_before(branch.total, branch.stays)
-        if branch.node is not None:
-            self.own.pop(branch.node, None)
-            for node in (branch.node, branch.pool):
-                if node is not None:
-                    self.gone.add(node)
-                    self.wiring.remove(node)
-
-    def _link(self, host: int, chain: Chain) -> None:
-        """Let a layer take in the one in front of it, or the one behind it."""
-        assert chain.block is not None
-        self._forms.update(forms_of(self, host, chain.block))
-        self.blocks[host] = chain.block
-        self._note(host, Taken(self.rules.absorbers[self.op_type(host), Side.OUTPUT], chain=chain))
-        self.gone.add(chain.layer)
-        if chain.behind:
-            self.wiring.drop_behind(chain.layer, 0)
-        else:
-            self.wiring.drop_before(chain.layer, 0)
-
-    def _note(self, index: int, taken: Taken) -> None:
+    def note(self, index: int, taken: Taken) -> None:
         """Note what a layer takes in; what it took in by the same rule right before becomes one map with it."""
         self._times[index] += 1
         earlier = self.taken_in[index]
@@ -339,7 +309,7 @@ class Draft:
         # The weights are needed here only where a shift is left over; when a plan is applied, that spares a reading.
         if known is None and form.bias is None:
             known = self._after(step)
-        self._note(step.index, Taken(absorber, step.affine))
+        self.note(step.index, Taken(absorber, step.affine))
         own = self.affines.get(step.index)
         if own is not None:  # a batch norm that stays, and took in what stood behind it, or in front of it
             near = Field.along_axis(step.affine, form.axis, own.field.rank)
@@ -405,7 +375,7 @@ class Draft:
 
 def is_named(node: NodeView, patterns: Collection[str]) -> bool:
     """Tell whether a node or a value that it computes has a name, or fits a pattern."""
-    names = (node.name, *node.proto.output)
+    names = (node.name, *node.proto.output) if patterns else ()
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in names if name)
 
 

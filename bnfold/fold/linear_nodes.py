@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
 
 import ml_dtypes
 import numpy as np
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
 
     from bnfold.affine.linear import Attribute
     from bnfold.graph.constants import Constant
+    from bnfold.graph.extent import Extent
     from bnfold.graph.view import NodeView
 
-__all__ = ["FLOATING", "changed_attributes", "changed_constants", "read_linear", "stored_dtype"]
+__all__ = ["FLOATING", "changed_attributes", "changed_constants", "read_around", "read_linear", "stored_dtype"]
 
 FLOATING = frozenset(np.dtype(each) for each in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 """The types in which a layer's weights may be stored."""
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+_BY_DATA = frozenset({"MatMul", "Einsum", "GatherND"})
 _RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
 """How many gates there are in a cell."""
 
@@ -76,17 +79,45 @@ def read_linear(node: NodeView, form: Form) -> Linear | Refusal:
             return Refusal(Reason.DYNAMIC_WEIGHT, f"input {position} of {node.name} is not a constant")
         if value is not None:
             further[position] = value
-    misfit = _misfit(node, form, weight, bias)
+    misfit = _misfit(node, form, weight.shape, bias)
     if misfit:
         return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name}: {misfit}")
     return Linear(
         weight=weight.astype(np.float64, copy=False),
-        bias=_bias(node, weight, bias).astype(np.float64, copy=False),
-        attributes={**_DEFAULTS.get(node.op_type, {}), **node.attributes},  # type: ignore[dict-item]
+        bias=_bias(node, weight.shape, bias).astype(np.float64, copy=False),
+        attributes=_all_attributes(node),
         weight_input=form.weight,
         data_shape=_data_shape(node, form),
         constants=further,
     )
+
+
+def read_around(node: NodeView, form: Form) -> tuple[Linear, Extent] | None:
+    """Return a layer with an empty weight, and the extent of its weight, which is not copied for it.
+
+    Returns:
+        None for a layer that ``read_linear`` refuses, and for one of which that cannot be told without its weight.
+    """
+    extent = node.extent(form.weight)
+    shape = node.view.type(node.proto.input[form.weight]).shape
+    if extent is None or not extent.finite or shape is None or form.bias is None or node.op_type in _FURTHER:
+        return None
+    if not all(isinstance(size, int) for size in shape) or np.dtype(stored_dtype(node, form)) not in FLOATING:
+        return None
+    sizes = cast("tuple[int, ...]", shape)
+    bias = None
+    if node.has_input(form.bias):
+        bias, known = node.constant(form.bias), node.extent(form.bias)
+        if bias is None or known is None or not known.finite or bias.dtype != np.float64:
+            return None
+    if _misfit(node, form, sizes, bias):
+        return None
+    around = _bias(node, sizes, bias).astype(np.float64, copy=False)
+    return Linear(np.empty(0), around, _all_attributes(node), form.weight, _data_shape(node, form)), extent
+
+
+def _all_attributes(node: NodeView) -> Mapping[str, Attribute]:
+    return {**_DEFAULTS.get(node.op_type, {}), **node.attributes}  # type: ignore[dict-item]
 
 
 def changed_attributes(node: NodeView, linear: Linear) -> Mapping[str, Attribute | None]:
@@ -110,98 +141,104 @@ def changed_constants(node: NodeView, linear: Linear) -> Mapping[int, npt.NDArra
     return changed
 
 
-def _bias(node: NodeView, weight: Constant, bias: Constant | None) -> Constant:
+def _bias(node: NodeView, shape: tuple[int, ...], bias: Constant | None) -> Constant:
     """Return a bias in the shape in which rules expect it, zeros where a node has none."""
     if node.op_type == "Gemm":
         return np.zeros((1, 1)) if bias is None else bias.reshape((1,) * (2 - bias.ndim) + bias.shape)
     if node.op_type == "LayerNormalization":
-        return np.zeros(weight.shape) if bias is None else np.broadcast_to(bias, weight.shape)
+        return np.zeros(shape) if bias is None else np.broadcast_to(bias, shape)
     if bias is not None:
         return bias
     if node.op_type in _CONVOLUTIONS:
-        return np.zeros(_outputs(node, weight))
+        return np.zeros(_outputs(node, shape))
     if node.op_type in _RECURRENT:
-        return np.zeros((weight.shape[0], 2 * weight.shape[1]))
+        return np.zeros((shape[0], 2 * shape[1]))
     return np.zeros(1)
 
 
 def _data_shape(node: NodeView, form: Form) -> tuple[int | None, ...]:
     """Return the shape of the data input where some rule of the operation asks for it."""
-    pads_itself = str(node.attributes.get("auto_pad", "")).startswith("SAME")
-    asked = node.op_type in {"MatMul", "Einsum", "GatherND"} or (node.op_type in _CONVOLUTIONS and pads_itself)
+    op_type = node.op_type
+    asked = op_type in _BY_DATA
+    if op_type in _CONVOLUTIONS:
+        asked = str(node.attributes.get("auto_pad", "")).startswith("SAME")
     shape = (node.shape(form.data) if asked else None) or ()
     return tuple(size if isinstance(size, int) else None for size in shape)
 
 
-def _outputs(node: NodeView, weight: Constant) -> int:
+def _outputs(node: NodeView, shape: tuple[int, ...]) -> int:
     """Return the number of output channels of a convolution."""
-    return int(weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * node.integer("group", 1))
+    return int(shape[0] if node.op_type == "Conv" else shape[1] * node.integer("group", 1))
 
 
-def _misfit(node: NodeView, form: Form, weight: Constant, bias: Constant | None) -> str:
+def _misfit(node: NodeView, form: Form, shape: tuple[int, ...], bias: Constant | None) -> str:
     """Say how a node contradicts its operation; such a model does not run, and is no reason to fail."""
-    if not weight.size:
+    if 0 in shape:
         return "its weight is empty"
+    attributes = node.attributes
     for name, default in _DEFAULTS.get(node.op_type, {}).items():
-        given = node.attributes.get(name, default)
+        given = attributes.get(name)
+        if given is None:
+            continue
         if not isinstance(given, (int, float) if isinstance(default, float) else type(default)):
             return f"its {name} is {given!r}"
         if isinstance(given, float) and not np.isfinite(given):
             return f"its {name} is not finite"
     if node.op_type in _CONVOLUTIONS:
-        return _convolution_misfit(node, weight, bias)
+        return _convolution_misfit(node, shape, bias)
     if node.op_type == "Gemm":
-        return _gemm_misfit(form, weight, bias)
+        return _gemm_misfit(form, shape, bias)
     if node.op_type == "DequantizeLinear":
-        return _quantised_misfit(node, weight)
+        return _quantised_misfit(node, shape)
     if bias is None:
         return ""
     if node.op_type in _RECURRENT:
-        wanted: tuple[int, ...] = (weight.shape[0], 2 * weight.shape[1])
+        wanted: tuple[int, ...] = (shape[0], 2 * shape[1])
         return "" if bias.shape == wanted else f"its B has shape {list(bias.shape)}, not {list(wanted)}"
     if node.op_type == "LayerNormalization":
-        fits = bias.ndim <= weight.ndim and all(
-            size in (1, own) for size, own in zip(bias.shape[::-1], weight.shape[::-1], strict=False)
+        fits = bias.ndim <= len(shape) and all(
+            size in (1, own) for size, own in zip(bias.shape[::-1], shape[::-1], strict=False)
         )
-        return "" if fits else f"its B of shape {list(bias.shape)} does not fit its Scale of {list(weight.shape)}"
-    if bias.shape != weight.shape:
+        return "" if fits else f"its B of shape {list(bias.shape)} does not fit its Scale of {list(shape)}"
+    if bias.shape != shape:
         return f"its offset of shape {list(bias.shape)} is not one number a channel"
     return ""
 
 
-def _convolution_misfit(node: NodeView, weight: Constant, bias: Constant | None) -> str:
-    spatial = weight.ndim - 2
+def _convolution_misfit(node: NodeView, shape: tuple[int, ...], bias: Constant | None) -> str:
+    spatial, attributes = len(shape) - 2, node.attributes
     for name in _LISTS:
-        given = node.attributes.get(name)
+        given = attributes.get(name)
         length = 2 * spatial if name == "pads" else spatial
         if given is None:
             continue
         if not isinstance(given, tuple) or len(given) != length or not all(isinstance(item, int) for item in given):
             return f"its {name} are not {length} numbers"
-    if 0 in node.attributes.get("strides", ()):  # type: ignore[operator]
+    if 0 in attributes.get("strides", ()):  # type: ignore[operator]
         return "its strides are none"
-    if node.attributes.get("kernel_shape", weight.shape[2:]) != weight.shape[2:]:
-        return f"its kernel_shape is not that of its weight, {list(weight.shape)}"
-    if bias is not None and bias.shape != (_outputs(node, weight),):
+    if attributes.get("kernel_shape", shape[2:]) != shape[2:]:
+        return f"its kernel_shape is not that of its weight, {list(shape)}"
+    if bias is not None and bias.shape != (_outputs(node, shape),):
         return f"its bias of shape {list(bias.shape)} is not one number a channel"
     return ""
 
 
-def _gemm_misfit(form: Form, weight: Constant, bias: Constant | None) -> str:
-    columns = weight.shape[form.output_axis] if form.weight == 1 else None
-    rows = weight.shape[form.output_axis] if form.weight == 0 else None
+def _gemm_misfit(form: Form, shape: tuple[int, ...], bias: Constant | None) -> str:
+    columns = shape[form.output_axis] if form.weight == 1 else None
+    rows = shape[form.output_axis] if form.weight == 0 else None
     sizes = (1,) * (2 - bias.ndim) + bias.shape if bias is not None and bias.ndim <= 2 else None
     if bias is not None and (sizes is None or not _fits(sizes[0], rows) or not _fits(sizes[1], columns)):
         return f"its C of shape {list(bias.shape)} does not fit its factors"
     return ""
 
 
-def _quantised_misfit(node: NodeView, scales: Constant) -> str:
+def _quantised_misfit(node: NodeView, scales: tuple[int, ...]) -> str:
+    size = math.prod(scales)
     stored, zero = node.constant(0), node.constant(2)
     axis, block = node.integer("axis", 1), node.integer("block_size", 0)
-    if stored is None or (zero is not None and zero.shape != scales.shape and max(zero.size, scales.size) > 1):
-        return f"its zero points are not of the shape of its scales, {list(scales.shape)}"
-    if scales.size == 1 and not block:
+    if stored is None or (zero is not None and zero.shape != scales and max(zero.size, size) > 1):
+        return f"its zero points are not of the shape of its scales, {list(scales)}"
+    if size == 1 and not block:
         return ""
     if block < 0 or not -stored.ndim <= axis < stored.ndim:
         return f"its blocks of {block} elements along axis {axis} do not fit a tensor of {stored.ndim} axes"
@@ -209,7 +246,7 @@ def _quantised_misfit(node: NodeView, scales: Constant) -> str:
     if block:
         wanted = list(stored.shape)
         wanted[axis] = -(-stored.shape[axis] // block)
-    return "" if list(scales.shape) == wanted else f"its scales have shape {list(scales.shape)}, not {wanted}"
+    return "" if list(scales) == wanted else f"its scales have shape {list(scales)}, not {wanted}"
 
 
 def _fits(size: int, wanted: int | None) -> bool:

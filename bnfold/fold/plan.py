@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bnfold.fold.backward import toward_producer
 from bnfold.fold.both_ways import both_ways
 from bnfold.fold.branches import find_joint, sums
@@ -15,6 +17,7 @@ from bnfold.fold.patterns import belongs_to_function
 from bnfold.fold.stage import STAGES, Stage, dearer_than_batch_norm
 from bnfold.fold.step import Step
 from bnfold.fold.trail import Route
+from bnfold.fold.uncollected import uncollected
 from bnfold.graph.view import NodeView, views
 from bnfold.graph.wiring import names_in_use
 from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules, Side
@@ -114,6 +117,8 @@ _SPECIFICITY = {reason: rank for rank, reason in enumerate(Reason)}
 _MOST_ROUNDS = 24
 
 
+@uncollected()
+@np.errstate(all="ignore")  # what overflows is looked at, and refused
 def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES, fewest: bool = False) -> FoldPlan:
     """Plan the folding of a model in inference mode.
 

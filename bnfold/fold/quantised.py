@@ -32,7 +32,7 @@ def scale_step(draft: Draft, step: Step) -> Step | Refusal | None:
     assert step.affine is not None
     absorber = draft.rules.absorbers[step.op_type, step.side]
     node = draft.view.node(step.index)
-    if not any(draft.view.dequantising(name) for name in node.proto.input):
+    if not any(draft.view.dequantising(name) for name in draft.view.reads[step.index]):
         return None
     form = absorber.form(node)
     assert isinstance(form, Form)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["EVALUABLE", "Constant", "dequantised", "evaluate", "filled", "split", "tensor_value", "widen"]
+__all__ = ["EVALUABLE", "Constant", "dequantised", "evaluate", "filled", "plain", "split", "tensor_value", "widen"]
 
 Constant = npt.NDArray[np.generic]
 Attributes = Mapping[str, object]
@@ -236,11 +236,16 @@ def _laid_out(part: npt.NDArray[np.float64], shape: tuple[int, ...], axis: int, 
     return part.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])
 
 
+def plain(tensor: TensorProto) -> npt.NDArray[np.float32] | None:
+    """Return the numbers of a tensor as they lie in the model, without a copy; None where they lie otherwise."""
+    if tensor.data_type == TensorProto.FLOAT and tensor.raw_data and sys.byteorder == "little":  # most there is
+        numbers = np.frombuffer(tensor.raw_data, np.float32)
+        if numbers.size == math.prod(tensor.dims):
+            return numbers.reshape(tuple(tensor.dims))
+    return None
+
+
 def tensor_value(tensor: TensorProto) -> Constant:
     """Return a TensorProto's content, widened."""
-    if tensor.data_type == TensorProto.FLOAT and tensor.raw_data and sys.byteorder == "little":  # most there is
-        plain = np.frombuffer(tensor.raw_data, np.float32)
-        if plain.size == math.prod(tensor.dims):
-            with np.errstate(invalid="ignore"):
-                return plain.astype(np.float64).reshape(tuple(tensor.dims))
-    return widen(np.asarray(numpy_helper.to_array(tensor)))
+    numbers = plain(tensor)
+    return widen(np.asarray(numpy_helper.to_array(tensor)) if numbers is None else numbers)

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from bnfold.graph.constants import EVALUABLE, Constant, dequantised, evaluate, filled, split, tensor_value
+from bnfold.graph.constants import EVALUABLE, Constant, dequantised, evaluate, plain, tensor_value
+from bnfold.graph.extent import Extent, extent, read_small
+from bnfold.graph.node_constants import attributes_of, constant_node, one_of_several
 from bnfold.graph.shapes import GraphPath, LazyTypes, Shape, ValueType, subgraphs
 
 __all__ = ["STANDARD_DOMAINS", "GraphView", "NodeView", "outer_names", "views"]
@@ -51,6 +53,8 @@ class GraphView:
         bodies: The graphs that stand in its nodes, each with its place.
         captured: Values that bodies of this graph's nodes read.
         outputs: The graph's outputs.
+        op_types: The operation of every node; with its domain in front where that is not the standard one.
+        reads: The names that every node reads.
     """
 
     def __init__(
@@ -66,11 +70,19 @@ class GraphView:
         self.versions = {entry.domain: entry.version for entry in model.opset_import}
         self.producers: dict[str, int] = {}
         self.consumers: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self.op_types: list[str] = []
+        self.reads: list[list[str]] = []
+        self._nodes: list[NodeView] = []
         for index, node in enumerate(graph.node):
+            # Every look at a message of protobuf costs as much as many at an object of Python: one look has to do.
+            op_type, domain, reads = node.op_type, node.domain, list(node.input)
+            self.op_types.append(op_type if domain in STANDARD_DOMAINS else f"{domain}::{op_type}")
+            self.reads.append(reads)
+            self._nodes.append(NodeView(self, index, node))
             for output in node.output:
                 if output:
                     self.producers[output] = index
-            for position, name in enumerate(node.input):
+            for position, name in enumerate(reads):
                 if name:
                     self.consumers[name].append((index, position))
         self.bodies = tuple(subgraphs(graph))
@@ -82,9 +94,11 @@ class GraphView:
         self._overridable = self.inputs if model.ir_version >= 4 else set()
         self._memo: dict[str, Constant | None] = {}
         self._attributes: dict[int, Mapping[str, object]] = {}
+        self._known: dict[str, ValueType] = {}
+        self._extents: dict[str, Extent | None] = {}
 
     def __len__(self) -> int:
-        return len(self.graph.node)
+        return len(self.op_types)
 
     @property
     def opset(self) -> int:
@@ -95,12 +109,12 @@ class GraphView:
         """Return the attributes of a node as Python values; lists are tuples, bytes are text."""
         known = self._attributes.get(index)
         if known is None:
-            known = self._attributes[index] = _attributes(self.graph.node[index])
+            known = self._attributes[index] = attributes_of(self.graph.node[index])
         return known
 
     def node(self, index: int) -> NodeView:
         """Return the view of one node."""
-        return NodeView(self, index, self.graph.node[index])
+        return self._nodes[index]
 
     def scope(self) -> list[str]:
         """Return the names of the control-flow nodes around the graph, outermost first."""
@@ -124,6 +138,31 @@ class GraphView:
         """Whether a value is the same in every run, without a copy of it where it is an initializer."""
         return self.tensor(name) is not None or self.constant(name) is not None
 
+    def read_ahead(self) -> None:
+        """Read all small constants at once: what asks for most of them one by one then finds them read."""
+        overridable = self._overridable
+        for name, numbers, known in read_small(
+            tensor for name, tensor in self._initializers.items() if name not in overridable
+        ):
+            self._memo[name] = numbers
+            self._extents[name] = known
+
+    def extent(self, name: str) -> Extent | None:
+        """Return between which magnitudes the numbers of a constant lie; None if it is none, or of no floating type.
+
+        An initializer is not copied for it.
+        """
+        known = self._extents.get(name)
+        if known is None and name not in self._extents:
+            known = self._extents[name] = self._extent(name)
+        return known
+
+    def _extent(self, name: str) -> Extent | None:
+        tensor = self.tensor(name)
+        value: Constant | None = None if tensor is None else plain(tensor)
+        value = self.constant(name) if value is None else value
+        return None if value is None or value.dtype.kind != "f" else extent(value)
+
     def dequantising(self, name: str) -> tuple[int, ...]:
         """Return the nodes of this graph that dequantise constants into a value; none for any other value.
 
@@ -136,15 +175,15 @@ class GraphView:
             if index is None or index in nodes:
                 return ()
             nodes.append(index)
-            node = self.graph.node[index]
-            if node.domain not in STANDARD_DOMAINS or not node.input:
+            op_type, reads = self.op_types[index], self.reads[index]
+            if not reads:
                 return ()
-            if node.op_type == "DequantizeLinear":
-                fits = len(node.input) > 1 and all(self.is_constant(read) for read in node.input if read)
+            if op_type == "DequantizeLinear":
+                fits = len(reads) > 1 and all(self.is_constant(read) for read in reads if read)
                 return tuple(nodes) if fits else ()
-            if node.op_type not in _LAYING_OUT or not all(self.is_constant(read) for read in node.input[1:] if read):
+            if op_type not in _LAYING_OUT or not all(self.is_constant(read) for read in reads[1:] if read):
                 return ()
-            name = node.input[0]
+            name = reads[0]
         return ()
 
     def weight(self, name: str) -> Constant | None:
@@ -165,9 +204,9 @@ class GraphView:
         return value
 
     def _constant(self, name: str, depth: int) -> Constant | None:
-        if name in self._memo:
-            return self._memo[name]
-        value: Constant | None = None
+        value = self._memo.get(name)
+        if value is not None or name in self._memo:
+            return value
         tensor = self.tensor(name)
         if tensor is not None:
             value = None if tensor.data_type == TensorProto.STRING else tensor_value(tensor)
@@ -183,7 +222,7 @@ class GraphView:
         if node.domain not in STANDARD_DOMAINS:
             return None
         if node.op_type == "Constant":
-            return _constant_node(node)
+            return constant_node(node)
         if node.op_type not in EVALUABLE and node.op_type not in {"ConstantOfShape", "Split"}:
             return None
         inputs = []
@@ -193,11 +232,17 @@ class GraphView:
                 return None
             inputs.append(value)
         if node.op_type in {"ConstantOfShape", "Split"}:
-            return _one_of_several(node, list(node.output).index(output), inputs)
-        return evaluate(node.op_type, inputs, _attributes(node))
+            return one_of_several(node, list(node.output).index(output), inputs)
+        return evaluate(node.op_type, inputs, attributes_of(node))
 
     def type(self, name: str) -> ValueType:
         """Return what is known about a value's type."""
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._type(name)
+        return known
+
+    def _type(self, name: str) -> ValueType:
         tensor = self._initializers.get(name)
         if tensor is not None:
             return ValueType(tensor.data_type, tuple(tensor.dims))
@@ -226,27 +271,27 @@ class GraphView:
         for _step in range(_DEEPEST):
             if name not in self.producers:
                 break
-            node = self.graph.node[self.producers[name]]
-            if node.op_type in _CONVOLUTIONS and len(node.input) > 1 and node.domain in STANDARD_DOMAINS:
-                weight = self.type(node.input[1]).shape
+            index = self.producers[name]
+            op_type, reads = self.op_types[index], self.reads[index]
+            if op_type in _CONVOLUTIONS and len(reads) > 1:
+                weight = self.type(reads[1]).shape
                 return None if weight is None else (None,) * len(weight)
-            if node.op_type == "Gemm":
+            if op_type == "Gemm":
                 return (None, None)
-            if node.op_type not in _SHAPE_KEEPING or not node.input:
+            if op_type not in _SHAPE_KEEPING or not reads:
                 break
-            name = node.input[0]
+            name = reads[0]
         for _step in range(_DEEPEST):
             onward = ""
             for index, position in self.consumers.get(name, ()):
-                node = self.graph.node[index]
-                convolves = node.op_type in _CONVOLUTIONS and len(node.input) > 1 and node.domain in STANDARD_DOMAINS
-                if convolves and position == 0:
-                    weight = self.type(node.input[1]).shape
+                op_type, reads = self.op_types[index], self.reads[index]
+                if op_type in _CONVOLUTIONS and len(reads) > 1 and position == 0:
+                    weight = self.type(reads[1]).shape
                     return None if weight is None else (None,) * len(weight)
-                if node.op_type == "Gemm" and position < 2:
+                if op_type == "Gemm" and position < 2:
                     return (None, None)
-                if node.op_type in _SHAPE_KEEPING and position == 0 and node.domain in STANDARD_DOMAINS:
-                    onward = onward or node.output[0]
+                if op_type in _SHAPE_KEEPING and position == 0:
+                    onward = onward or self.graph.node[index].output[0]
             name = onward
             if not name:
                 break
@@ -270,9 +315,7 @@ class NodeView:
     @property
     def op_type(self) -> str:
         """The operation; with its domain in front where that is not the standard one."""
-        if self.proto.domain in STANDARD_DOMAINS:
-            return self.proto.op_type
-        return f"{self.proto.domain}::{self.proto.op_type}"
+        return self.view.op_types[self.index]
 
     @property
     def name(self) -> str:
@@ -311,6 +354,10 @@ class NodeView:
         """Return an input that is constant, floats as float64."""
         return self.view.constant(self.proto.input[position]) if self.has_input(position) else None
 
+    def extent(self, position: int) -> Extent | None:
+        """Return between which magnitudes the numbers of a constant input lie; None if it is none, or no floats."""
+        return self.view.extent(self.proto.input[position]) if self.has_input(position) else None
+
     def is_weight(self, position: int) -> bool:
         """Whether an input is constant, or is dequantised from constants."""
         if self.is_constant(position):
@@ -339,42 +386,3 @@ def views(model: ModelProto) -> Iterator[GraphView]:
         yield view
         for place, body in view.bodies:
             pending.append(GraphView(model, body, (*view.path, place), types, view))
-
-
-def _attributes(node: NodeProto) -> Mapping[str, object]:
-    values: dict[str, object] = {}
-    for attribute in node.attribute:
-        if attribute.type in {AttributeProto.GRAPH, AttributeProto.GRAPHS} or attribute.ref_attr_name:
-            continue
-        value = helper.get_attribute_value(attribute)
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", errors="replace")
-        elif isinstance(value, TensorProto):
-            continue
-        elif not isinstance(value, (int, float, str)):
-            value = tuple(value)
-        values[attribute.name] = value
-    return values
-
-
-def _one_of_several(node: NodeProto, position: int, inputs: list[Constant | None]) -> Constant | None:
-    """Compute an output of a node on constants whose attributes or outputs are not like those of the others."""
-    first = inputs[0] if inputs else None
-    if first is None:
-        return None
-    if node.op_type == "ConstantOfShape":
-        values = [tensor_value(attribute.t) for attribute in node.attribute if attribute.name == "value"]
-        return filled(first, values[0] if values else None)
-    parts = split(first, len(node.output), inputs[1] if len(inputs) > 1 else None, _attributes(node))
-    return None if parts is None else parts[position]
-
-
-def _constant_node(node: NodeProto) -> Constant | None:
-    for attribute in node.attribute:
-        if attribute.name == "value" and attribute.HasField("t"):
-            return None if attribute.t.data_type == TensorProto.STRING else tensor_value(attribute.t)
-        if attribute.name in {"value_float", "value_floats"}:
-            return np.asarray(helper.get_attribute_value(attribute), dtype=np.float64)
-        if attribute.name in {"value_int", "value_ints"}:
-            return np.asarray(helper.get_attribute_value(attribute), dtype=np.int64)
-    return None

@@ -74,13 +74,13 @@ class Wiring:
         """Return the wires of a graph."""
         nodes = view.graph.node
         return cls(
-            inputs=[list(node.input) for node in nodes],
+            inputs=[list(reads) for reads in view.reads],
             outputs=[list(node.output) for node in nodes],
             producers=dict(view.producers),
             uses=defaultdict(list, {name: list(uses) for name, uses in view.consumers.items()}),
             model_outputs=frozenset(view.outputs),
             captured=frozenset(view.captured),
-            shape_readers={index for index, node in enumerate(nodes) if node.op_type in _SHAPE_READERS},
+            shape_readers={index for index, op_type in enumerate(view.op_types) if op_type in _SHAPE_READERS},
             taken=taken,
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import Linear, PerChannelAffine
+from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.view import NodeView
 from bnfold.rules.declare import Absorber, Example, Form, Side
 from bnfold.rules.reasons import Reason, Refusal
@@ -17,10 +18,10 @@ __all__ = ["INPUT_SIDE", "OUTPUT_SIDE"]
 
 
 def _form(node: NodeView, side: Side) -> Form | Refusal:
-    shape = node.shape(1)
-    if shape is None or not all(isinstance(size, int) for size in shape):
+    shape = node.shape(1) or (None,)
+    sizes = [size for size in shape if isinstance(size, int)]
+    if len(sizes) < len(shape):
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")
-    sizes = [int(size) for size in shape if isinstance(size, int)]
     if len(sizes) < 3:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} has shape {sizes}")
     group = node.integer("group", 1)
@@ -46,9 +47,13 @@ def _form_input(node: NodeView) -> Form | Refusal:
     return _form(node, Side.INPUT)
 
 
+def _bias_behind(conv: Linear, affine: PerChannelAffine) -> Float64Array:
+    return conv.bias * affine.scale + affine.shift
+
+
 def _absorb_output(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     rows = (-1, *[1] * (conv.weight.ndim - 1))
-    return replace(conv, weight=conv.weight * affine.scale.reshape(rows), bias=conv.bias * affine.scale + affine.shift)
+    return replace(conv, weight=conv.weight * affine.scale.reshape(rows), bias=_bias_behind(conv, affine))
 
 
 def _pads(conv: Linear) -> list[tuple[int, int]]:
@@ -112,6 +117,7 @@ OUTPUT_SIDE = Absorber(
     algebra="s·(W * x + b) + o = (s·W) * x + (s·b + o), for any padding, stride, dilation and groups",
     form=_form_output,
     absorb=_absorb_output,
+    new_bias=_bias_behind,
     examples=(
         Example(
             "grouped, padded, strided, dilated, with bias",

@@ -38,12 +38,16 @@ def _form_input(node: NodeView) -> Form | Refusal:
     return _form(node, Side.INPUT)
 
 
+def _bias_behind(conv: Linear, affine: PerChannelAffine) -> Float64Array:
+    return conv.bias * affine.scale + affine.shift
+
+
 def _absorb_output(conv: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     (group,), weight = conv.ints("group"), conv.weight
     # (I, O/g, k…) seen as (g, I/g, O/g, k…): group g owns output channels g·O/g ... (g+1)·O/g - 1.
     grouped = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
     scale = affine.scale.reshape(group, 1, weight.shape[1], *[1] * (weight.ndim - 2))
-    return replace(conv, weight=(grouped * scale).reshape(weight.shape), bias=conv.bias * affine.scale + affine.shift)
+    return replace(conv, weight=(grouped * scale).reshape(weight.shape), bias=_bias_behind(conv, affine))
 
 
 def _taps_of_outputs(conv: Linear) -> list[str] | None:
@@ -106,6 +110,7 @@ OUTPUT_SIDE = Absorber(
     algebra="s·(Wᵀ * x + b) + o: W as (g, I/g, O/g, k…) times s as (g, 1, O/g, 1…), b' = s·b + o",
     form=_form_output,
     absorb=_absorb_output,
+    new_bias=_bias_behind,
     examples=(
         Example(
             "two groups, strided, output padding, with bias",

@@ -168,6 +168,10 @@ class Form:
             field: The map, over the axes of the value on the absorbing side.
             name: The layer's name.
         """
+        if self.axes is None:
+            along = field.along(self.axis, self.channels)
+            if along is not None:
+                return along
         axes, sizes = ((self.axis,), (self.channels,)) if self.axes is None else (self.axes, self.sizes)
         beyond = [axis for axis in axes if not -field.rank <= axis < field.rank]
         if beyond:
@@ -182,10 +186,7 @@ class Form:
             if size < 1 or field.shape[place] not in (1, size):
                 detail = f"it has {field.shape[place]} channels, and {name} has {size}"
                 return Refusal(Reason.CHANNEL_MISMATCH, detail)
-        if self.axes is None:
-            along = field.along(self.axis, self.channels)
-            assert along is not None
-            return along
+        assert self.axes is not None, "a field along one axis was taken above"
         laid = tuple(field.shape[place] for place in places)
         order = (*places, *(axis for axis in range(field.rank) if axis not in places))
         scale, shift = (part.transpose(order).reshape(-1) for part in (field.scale, field.shift))
@@ -203,6 +204,8 @@ class Absorber:
         form: Where its parts are, from the node alone; a refusal where it is not of a kind that can absorb.
         absorb: The new linear node, or a refusal. Pure arithmetic on float64 arrays.
         examples: Folding ones and refusing ones.
+        new_bias: The new bias, for a rule that multiplies each number of the weight by one of the scales, never
+            refuses, and needs no weight to tell the bias: that of the linear node is empty here. None for the others.
     """
 
     op_type: str
@@ -211,6 +214,7 @@ class Absorber:
     form: Callable[[NodeView], Form | Refusal]
     absorb: Callable[[Linear, PerChannelAffine], Linear | Refusal]
     examples: tuple[Example, ...] = ()
+    new_bias: Callable[[Linear, PerChannelAffine], Float64Array] | None = None
 
     @property
     def id(self) -> str:

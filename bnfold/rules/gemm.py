@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bnfold.affine import Linear, PerChannelAffine
+from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.view import NodeView
 from bnfold.rules.declare import Absorber, Example, Form, Side
 from bnfold.rules.reasons import Reason, Refusal
@@ -54,14 +55,17 @@ def _output_axis(gemm: Linear) -> int:
     return int(right) ^ int(transposed != 0)
 
 
+def _bias_behind(gemm: Linear, affine: PerChannelAffine) -> Float64Array:
+    along_y = (1, -1) if gemm.weight_input == 1 else (-1, 1)
+    return gemm.number("beta") * gemm.bias * affine.scale.reshape(along_y) + affine.shift.reshape(along_y)
+
+
 def _absorb_output(gemm: Linear, affine: PerChannelAffine) -> Linear | Refusal:
     along_weight = (-1, 1) if _output_axis(gemm) == 0 else (1, -1)
-    along_y = (1, -1) if gemm.weight_input == 1 else (-1, 1)
-    bias = gemm.number("beta") * gemm.bias * affine.scale.reshape(along_y) + affine.shift.reshape(along_y)
     return replace(
         gemm,
         weight=gemm.weight * affine.scale.reshape(along_weight),
-        bias=bias,
+        bias=_bias_behind(gemm, affine),
         attributes={**gemm.attributes, "beta": 1.0},
     )
 
@@ -85,6 +89,7 @@ OUTPUT_SIDE = Absorber(
     algebra="s·(α·A'B' + β·C) + o = α·A'(B'·s) + 1·(β·C·s + o); with A constant, its rows",
     form=_form_output,
     absorb=_absorb_output,
+    new_bias=_bias_behind,
     examples=(
         Example(
             "transposed weight, α and β, C for each column",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 
@@ -37,9 +38,10 @@ def _read_batch_norm(node: NodeView) -> Affine | Refusal:
         value = node.constant(position)
         if value is None or value.dtype != np.float64:
             return Refusal(Reason.DYNAMIC_PARAMETERS, f"{parameter} of {node.name} is not a constant")
-        if not np.isfinite(value).all():
+        extent = node.extent(position)
+        if extent is None or not extent.finite:
             return Refusal(Reason.NON_FINITE, f"{parameter} of {node.name} holds NaN or infinity")
-        parameters.append(value.astype(np.float64, copy=False))
+        parameters.append(cast("Float64Array", value))
     if node.integer("spatial", 1) == 0 and any(parameter.ndim > 1 for parameter in parameters):
         return Refusal(Reason.PER_ACTIVATION, f"{node.name} has statistics of shape {parameters[2].shape}")
     sizes = {parameter.shape for parameter in parameters}
