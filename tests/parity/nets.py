@@ -13,7 +13,7 @@ from bnfold.graph.region import Region
 from bnfold.parity.reference import run_float64
 
 Array = npt.NDArray[Any]
-Kind = Literal["Conv", "Depthwise", "ConvTranspose", "Gemm", "Forward"]
+Kind = Literal["Conv", "Depthwise", "ConvTranspose", "Gemm", "Forward", "ForwardDepthwise", "ForwardTranspose"]
 Statistics = Literal["healthy", "large mean", "tiny variance"]
 
 BUGS = (
@@ -82,9 +82,9 @@ class _Builder:
         if self.statistics == "large mean":
             bias = bias * 200
         w, bias = w.astype(self.dtype), bias.astype(self.dtype)
-        forward, flat = kind == "Forward", x.ndim == 2
+        forward, flat = kind.startswith("Forward"), x.ndim == 2
         h, b, r = f"h{number}", f"b{number}", f"r{number}"
-        op = {"Gemm": "Gemm", "ConvTranspose": "ConvTranspose"}.get(kind, "Conv")
+        op = {"Gemm": "Gemm", "ConvTranspose": "ConvTranspose", "ForwardTranspose": "ConvTranspose"}.get(kind, "Conv")
         mapped = helper.make_node(op, [b if forward else value, f"W{number}", f"B{number}"], [h], **attributes)
         measured = x
         if not forward:
@@ -118,7 +118,7 @@ class _Builder:
             self.after.constant(f"folded_B{number}", offset, self.dtype)
             names = [value, f"folded_W{number}", f"folded_B{number}"]
             self.after.nodes += [helper.make_node(op, names, [out], **attributes), relu]
-            fan_in = {"Gemm": CHANNELS, "Depthwise": 9}.get(kind, CHANNELS // 2 * 9)
+            fan_in = {"Gemm": CHANNELS, "Depthwise": 9, "ForwardDepthwise": 9}.get(kind, CHANNELS // 2 * 9)
             self.regions.append(Region((f"bn{number}",), (value,), (out,), fan_in))
         return r, run_float64(layer.model(np.float64, r, flat=flat, source=value), {value: x})[r]
 
@@ -144,7 +144,7 @@ def build(
     """Build a net whose batch norms have the statistics of its own activations.
 
     Args:
-        kinds: The layers; ``Forward`` is a batch norm in front of a padded convolution, left alone unless it is the
+        kinds: The layers; ``Forward…`` is a batch norm in front of a padded convolution, left alone unless it is the
             one with the mistake.
         seed: Of weights and activations.
         statistics: Of the batch norms.
@@ -166,7 +166,7 @@ def build(
 def _weight(kind: Kind, generator: np.random.Generator) -> tuple[Array, dict[str, Any]]:
     if kind == "Gemm":
         return generator.normal(size=(CHANNELS, CHANNELS)) / np.sqrt(CHANNELS / 2), {"transB": 1}
-    if kind == "Depthwise":
+    if kind in {"Depthwise", "ForwardDepthwise"}:
         return generator.normal(size=(CHANNELS, 1, 3, 3)) / np.sqrt(9 / 2), {"group": CHANNELS, "pads": [1, 1, 1, 1]}
     shape = (CHANNELS, CHANNELS // 2, 3, 3)
     scaled = generator.normal(size=shape) / np.sqrt(CHANNELS / 2 * 9 / 2)
@@ -187,6 +187,12 @@ def _fold(kind: Kind, w: Array, bias: Array, parameters: dict[str, Array], bug: 
     scale = gamma / (np.sqrt(var) + epsilon if bug == "sqrt(var)+eps" else np.sqrt(var + epsilon))
     shift = beta - mean * scale
     wide, offset = w.astype(np.float64), bias.astype(np.float64)
+    if kind == "ForwardDepthwise":
+        return wide * scale.reshape(-1, 1, 1, 1), offset + wide.sum(axis=(1, 2, 3)) * shift
+    if kind == "ForwardTranspose":  # the input's channels are the first axis, and a group's outputs the second
+        half = CHANNELS // 2
+        taps = (wide * shift.reshape(-1, 1, 1, 1)).reshape(2, half, half, 9).sum(axis=(1, 3)).reshape(-1)
+        return wide * scale.reshape(-1, 1, 1, 1), offset + taps
     if kind == "Forward":
         inputs = np.repeat(scale.reshape(2, -1), CHANNELS // 2, axis=0).reshape(CHANNELS, -1, 1, 1)
         shifts = np.repeat(shift.reshape(2, -1), CHANNELS // 2, axis=0).reshape(CHANNELS, -1, 1, 1)

@@ -36,13 +36,22 @@ def test_every_mistake_is_caught_at_its_own_layer(kind: Kind, bug: str, depth: i
         assert parity.blames == "folding"
 
 
+@pytest.mark.parametrize("kind", ["Forward", "ForwardDepthwise", "ForwardTranspose"])
 @pytest.mark.parametrize("depth", [1, 3, 6])
-def test_a_forward_shift_over_padding_is_caught_at_its_own_layer(depth: int) -> None:
-    for at in range(depth):
-        kinds: list[Kind] = ["Conv"] * depth
-        kinds[at] = "Forward"
+def test_a_forward_shift_over_padding_is_caught_at_its_own_layer(kind: Kind, depth: int) -> None:
+    for at in range(0, depth, 2):
+        kinds: list[Kind] = ["ConvTranspose" if kind == "ForwardTranspose" else "Conv"] * depth
+        kinds[at] = kind
         parity = _verify(build(kinds, seed=depth + at, bug="forward shift over padding", at=at))
         assert parity.verdict is Verdict.FAIL
+        assert [check.sources for check in parity.failed_regions] == [(f"bn{at}",)]
+
+
+@pytest.mark.parametrize("bug", ["permuted means", "sqrt(var)+eps"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mistake_in_the_middle_of_twenty_layers_is_caught_there(kind: Kind, bug: str) -> None:
+    for at in (7, 19):
+        parity = _verify(build([kind] * 20, seed=at, bug=bug, at=at), level="fast")
         assert [check.sources for check in parity.failed_regions] == [(f"bn{at}",)]
 
 
