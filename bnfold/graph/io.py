@@ -18,7 +18,14 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 from bnfold.errors import BnfoldError, CorruptModelError, UnknownFormatError
 from bnfold.graph.atomic import aside, destination, is_stream, publish, write_atomically
 from bnfold.graph.external_data import load_external_data
-from bnfold.graph.tensors import attribute_tensors, byte_length, graph_initializers, model_tensors, stored_elements
+from bnfold.graph.tensors import (
+    attribute_tensors,
+    byte_length,
+    check_tensor,
+    check_tensors,
+    graph_initializers,
+    model_tensors,
+)
 
 __all__ = [
     "LARGEST_FILE",
@@ -56,7 +63,7 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
     model = load_graph(path)
     with _about(path):
         load_external_data(model, path.parent)
-        _check_tensors(model)
+        check_tensors(model)
     return model
 
 
@@ -104,7 +111,7 @@ def load_tensor(tensor: TensorProto, path: str | os.PathLike[str]) -> TensorProt
             one.graph.initializer.append(tensor)
             load_external_data(one, Path(path).parent)
             tensor = one.graph.initializer[0]
-        _check_tensor(tensor)
+        check_tensor(tensor)
     return tensor
 
 
@@ -288,36 +295,6 @@ def _node_texts(node: onnx.NodeProto) -> Iterator[object]:
             yield from _graph_texts(attribute.g)
         for graph in attribute.graphs:
             yield from _graph_texts(graph)
-
-
-def _check_tensors(model: ModelProto) -> None:
-    for tensor in model_tensors(model):
-        _check_tensor(tensor)
-
-
-def _check_tensor(tensor: TensorProto) -> None:
-    shape = list(tensor.dims)
-    if tensor.data_type == TensorProto.STRING:
-        return
-    expected = byte_length(tensor)
-    if expected is None:
-        raise CorruptModelError(
-            f"tensor '{tensor.name}' has the unknown type {tensor.data_type} or the impossible shape {shape}",
-            hint=_EXPORT_AGAIN,
-        )
-    if tensor.HasField("raw_data"):
-        found: int = len(tensor.raw_data)
-        unit = "bytes"
-    else:
-        found, elements = stored_elements(tensor)
-        if elements is None:
-            return
-        expected, unit = elements, "values"
-    if found != expected:
-        raise CorruptModelError(
-            f"tensor '{tensor.name}' of shape {shape} takes {expected} {unit}, and the file has {found}",
-            hint=_EXPORT_AGAIN,
-        )
 
 
 @contextlib.contextmanager

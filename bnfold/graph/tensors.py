@@ -7,7 +7,19 @@ from collections.abc import Iterable, Iterator
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-__all__ = ["attribute_tensors", "byte_length", "graph_initializers", "model_tensors", "stored_elements"]
+from bnfold.errors import CorruptModelError
+
+__all__ = [
+    "attribute_tensors",
+    "byte_length",
+    "check_tensor",
+    "check_tensors",
+    "graph_initializers",
+    "model_tensors",
+    "stored_elements",
+]
+
+_EXPORT_AGAIN = "Export the model again, or download it again if it came from elsewhere."
 
 _BITS: dict[int, int] = {
     TensorProto.FLOAT: 32,
@@ -95,6 +107,46 @@ def stored_elements(tensor: TensorProto) -> tuple[int, int | None]:
         elements *= 2
     packed = _BITS.get(tensor.data_type, 8) < 8
     return len(getattr(tensor, field)), None if packed else elements
+
+
+def check_tensors(model: ModelProto) -> None:
+    """Check every tensor of a model.
+
+    Raises:
+        CorruptModelError: If one has not the bytes that its type and its shape ask for.
+    """
+    for tensor in model_tensors(model):
+        check_tensor(tensor)
+
+
+def check_tensor(tensor: TensorProto) -> None:
+    """Check that a tensor has the bytes that its type and its shape ask for; a string has any.
+
+    Raises:
+        CorruptModelError: If it has more or less.
+    """
+    shape = list(tensor.dims)
+    if tensor.data_type == TensorProto.STRING:
+        return
+    expected = byte_length(tensor)
+    if expected is None:
+        raise CorruptModelError(
+            f"tensor '{tensor.name}' has the unknown type {tensor.data_type} or the impossible shape {shape}",
+            hint=_EXPORT_AGAIN,
+        )
+    if tensor.HasField("raw_data"):
+        found: int = len(tensor.raw_data)
+        unit = "bytes"
+    else:
+        found, elements = stored_elements(tensor)
+        if elements is None:
+            return
+        expected, unit = elements, "values"
+    if found != expected:
+        raise CorruptModelError(
+            f"tensor '{tensor.name}' of shape {shape} takes {expected} {unit}, and the file has {found}",
+            hint=_EXPORT_AGAIN,
+        )
 
 
 def _bodies(nodes: Iterable[NodeProto]) -> Iterator[GraphProto]:
