@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +65,11 @@ class Request:
         signature: Name of the SavedModel's signature; None means the default one.
         architecture: A Keras architecture as JSON, for files that hold only weights.
         builder: ``file.py:function`` that builds the Keras model, for files that hold only weights. Runs code.
+        custom: A Python file that defines the Keras layers and functions that are not Keras's own. Runs code.
         opset: ONNX opset to convert to; None means the frontend's default. ONNX files keep their own.
         trust: Whether code inside the artifact (Lambda layers) may run.
+        ema: Whether weights are the moving averages that training kept of them: ``"yes"``, ``"no"``, or ``"auto"``,
+            which takes what the program itself restores.
     """
 
     inputs: tuple[str, ...] = ()
@@ -75,8 +78,10 @@ class Request:
     signature: str | None = None
     architecture: Path | None = None
     builder: str | None = None
+    custom: Path | None = None
     opset: int | None = None
     trust: bool = False
+    ema: Literal["auto", "yes", "no"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

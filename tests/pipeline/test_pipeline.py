@@ -116,6 +116,15 @@ def test_an_option_without_effect_is_refused(two: Path, name: str) -> None:
     assert caught.value.hint == f"Leave --{name} out."
 
 
+def test_averaged_weights_of_a_file_without_any_are_refused(two: Path) -> None:
+    with pytest.raises(bnfold.SignatureError) as caught:
+        bnfold.convert(two, bnfold.Options(ema="yes"))
+    assert str(caught.value) == (
+        f"{two} keeps no moving averages of its weights beside them, so --ema yes has no effect"
+    )
+    assert caught.value.hint == "Leave --ema out."
+
+
 # What follows lies to the pipeline, and nothing of the lie reaches what judges it.
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from bnfold.frontends.tensorflow.concrete import Frozen, nodes_of
 from bnfold.frontends.tensorflow.guests import tf2onnx
 from bnfold.frontends.tensorflow.io_names import nodes_in
+from bnfold.frontends.tensorflow.operations import operations_known
 from bnfold.frontends.tensorflow.to_onnx import to_onnx
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def convert(frozen: Frozen, batch_norms: Mapping[str, BatchNorm], opset: int | N
     Raises:
         UnsupportedOpError: If an operation has no ONNX form.
     """
-    with _markers_known(batch_norms):
+    with _markers_known(batch_norms), operations_known():
         model = to_onnx(frozen.graph_def, inputs=frozen.inputs, outputs=frozen.outputs, opset=opset)
     _name_by_layer(model, frozen, batch_norms)
     return model

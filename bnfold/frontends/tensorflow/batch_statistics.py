@@ -38,6 +38,7 @@ def with_moving_averages(net: Net, outputs: Sequence[Ref], search: Search) -> tu
     reading = read(net)
     if not reading.fused and not reading.roots:
         return net, ()
+    _refuse_corrected(reading, outputs)
     work = _Rewiring(net.copy(), search, reading.shapes or shapes_of(net))
     for name in reading.fused:
         work.flip(name)
@@ -54,6 +55,28 @@ def with_moving_averages(net: Net, outputs: Sequence[Ref], search: Search) -> tu
     if work.missing:
         raise _no_averages(work.missing)
     return net.cut(needed(net, outputs)), tuple(work.changes)
+
+
+def _refuse_corrected(reading: Reading, outputs: Sequence[Ref]) -> None:
+    """Refuse batch renormalisation: it divides statistics of the batch by other ones, and moving ones fit neither.
+
+    Raises:
+        InferenceModeError: Naming the nodes that divide.
+    """
+    found = [
+        name
+        for name in needed(reading.net, outputs)
+        if (node := reading.net.nodes[name]).op in ("RealDiv", "Div")
+        and [reading.kinds.get(source) for source, _ in data_inputs(node)] == [Kind.STATISTIC, Kind.FREE]
+        and _channels(data_inputs(node)[1], reading.shapes) != 1
+        and any(reading.net.nodes[source].op in ("Sqrt", "Sub") for source, _ in data_inputs(node)[:1])
+    ]
+    if found:
+        raise InferenceModeError(
+            f"{len(found)} operations correct statistics of the batch with others, as batch renormalisation does while "
+            f"it trains: {', '.join(sorted(found)[:_LONGEST_LIST])}",
+            hint="Pin the input that switches training off, or give the graph that evaluates.",
+        )
 
 
 def _no_averages(missing: Sequence[str]) -> InferenceModeError:

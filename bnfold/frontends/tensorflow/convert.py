@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bnfold.frontends.loaded import Array, Loaded, Request, Runner
 from bnfold.frontends.tensorflow.batch_norms import convert
 from bnfold.frontends.tensorflow.concrete import Frozen
-from bnfold.frontends.tensorflow.inference_graph import in_inference_mode
+from bnfold.frontends.tensorflow.inference_graph import Inference, in_inference_mode
 from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
 from bnfold.frontends.tensorflow.net import Net
 from bnfold.frontends.tensorflow.spelled_out import plain_scope, with_markers
@@ -33,6 +33,7 @@ def loaded_from(
     framework: str,
     description: str,
     names: Mapping[str, str] | None = None,
+    original: Callable[[Inference], Runner | None] | None = None,
 ) -> Loaded:
     """Put a program in inference mode, convert it, and return it with what runs the original.
 
@@ -45,6 +46,8 @@ def loaded_from(
         framework: What wrote it.
         description: A short line for people.
         names: What tensors are called in ONNX, by their names in the graph; the others keep theirs.
+        original: Returns what runs the original program by ONNX names, where something better than a session of its
+            graph does.
     """
     inference = in_inference_mode(net, stored, request, artifact)
     frozen = Frozen(inference.graph_def, inference.inputs, inference.outputs)
@@ -62,7 +65,7 @@ def loaded_from(
         inputs=specs_of(model.graph.input),
         outputs=specs_of(model.graph.output),
         mode=inference.changes,
-        run=_renamed(inference.run, chosen),
+        run=(None if original is None else original(inference)) or _renamed(inference.run, chosen),
     )
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from bnfold.frontends.loaded import ModeChange
 from bnfold.frontends.tensorflow.constants import values_of
-from bnfold.frontends.tensorflow.net import Net, Ref, Value, data_inputs
+from bnfold.frontends.tensorflow.net import Net, Ref, Value, data_inputs, dtype_of, node_of
 
-__all__ = ["Dropout", "dropouts", "is_random", "random_nodes"]
+__all__ = ["Dropout", "dropouts", "is_random", "random_nodes", "without_dropout"]
 
 _COPIES = frozenset({"Identity", "StopGradient", "Cast", "Reshape", "Squeeze", "ExpandDims", "PreventGradient"})
 _RANDOM = frozenset({"Multinomial", "ParameterizedTruncatedNormal", "TruncatedNormal", "SampleDistortedBoundingBox"})
@@ -88,6 +89,22 @@ def dropouts(net: Net) -> tuple[Dropout, ...]:
         elif node.op in _NORMAL:
             found.extend(_noisy(net, name, readers, values))
     return tuple(found)
+
+
+def without_dropout(net: Net) -> tuple[Net, bool, list[ModeChange]]:
+    """Return the net with copies in the place of dropouts, and whether none of them would have dropped anything."""
+    result = net.copy()
+    changes: list[ModeChange] = []
+    faithful = True
+    for dropout in dropouts(net):
+        node = net.nodes[dropout.result[0]]
+        result.nodes[node.name] = node_of("Identity", node.name, [dropout.source], T=dtype_of(node))
+        if dropout.keep != 1:
+            faithful = False
+            keeps = "an unknown part" if dropout.keep is None else f"{dropout.keep:.6g} of its elements"
+            before = f"dropout that keeps {keeps}" if dropout.keep != 0 else "noise of a constant size"
+            changes.append(ModeChange("dropout", node.name, before, "identity", f"{dropout.random} drew its numbers"))
+    return result, faithful, changes
 
 
 def _masked(

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.errors import CorruptModelError, InferenceModeError, SignatureError
+from bnfold.errors import CorruptModelError, InferenceModeError
 from bnfold.frontends.loaded import ModeChange, Request, Runner
+from bnfold.frontends.tensorflow.averaged_weights import account, averages, chosen
 from bnfold.frontends.tensorflow.batch_statistics import with_moving_averages
-from bnfold.frontends.tensorflow.dropout import dropouts, is_random, random_nodes
+from bnfold.frontends.tensorflow.bodies import LOOPS, with_plain_bodies
+from bnfold.frontends.tensorflow.dropout import dropouts, is_random, random_nodes, without_dropout
 from bnfold.frontends.tensorflow.functions import both_branches, without_calls
 from bnfold.frontends.tensorflow.guests import tensorflow
+from bnfold.frontends.tensorflow.inputs import left_to_feed, with_inputs
 from bnfold.frontends.tensorflow.mode_inputs import given_values, pin_switches
-from bnfold.frontends.tensorflow.moments import FUSED
+from bnfold.frontends.tensorflow.moments import FUSED, is_data_input
 from bnfold.frontends.tensorflow.moving_variables import Search
 from bnfold.frontends.tensorflow.net import (
     Net,
@@ -37,15 +40,12 @@ from bnfold.frontends.tensorflow.original import runner
 from bnfold.frontends.tensorflow.outputs import named_tensors, predicted
 from bnfold.frontends.tensorflow.prune import needed, pruned
 from bnfold.frontends.tensorflow.reading import demand_harmless
-from bnfold.frontends.tensorflow.shapes import shapes_of
 from bnfold.frontends.tensorflow.stored import Stored
 from bnfold.frontends.tensorflow.variables import frozen, stored_values
 
 __all__ = ["Inference", "in_inference_mode"]
 
-_PIPELINES = ("IteratorGetNext", "QueueDequeue", "OneShotIterator")
 _THROUGH = frozenset({"Print", "CheckNumerics", "CheckNumericsV2", "PreventGradient", "EnsureShape"})
-_AVERAGE = "/ExponentialMovingAverage"
 _LONGEST_LIST = 8
 
 
@@ -59,6 +59,8 @@ class Inference:
         outputs: The tensors to compute.
         changes: What was done, with the proofs.
         run: Runs the original program by tensor names.
+        fed: The values of the mode inputs.
+        faithful: Whether the program itself computes this, once its mode inputs are fed.
     """
 
     graph_def: Any
@@ -66,6 +68,8 @@ class Inference:
     outputs: tuple[str, ...]
     changes: tuple[ModeChange, ...]
     run: Runner
+    fed: Mapping[Ref, Value]
+    faithful: bool
 
 
 def in_inference_mode(net: Net, stored: Stored, request: Request, what: str) -> Inference:
@@ -86,29 +90,36 @@ def in_inference_mode(net: Net, stored: Stored, request: Request, what: str) -> 
     """
     whole = without_calls(net)
     outputs = named_tensors(whole, request.outputs, "--outputs") if request.outputs else predicted(whole, what)
-    whole = _with_inputs(whole, outputs, request)
+    whole = with_inputs(whole, outputs, request)
+    updates = both_branches(whole)
+    found = averages(updates, stored)
+    stored = chosen(stored, found, request.ema)
     program = whole.cut(needed(whole, outputs))
     demand_harmless(program.graph_def())
     given = given_values(whole, request.set_values)
     scalars = _scalars(program, stored)
     switches = pin_switches(program, outputs, given, scalars)
-    chosen, dropped = _pin_dropout(pruned(program, outputs, switches.pinned), switches.pinned)
-    fed = {**switches.pinned, **chosen}
-    changes = [*switches.changes, *dropped]
+    keeping, dropped = _pin_dropout(pruned(program, outputs, switches.pinned), switches.pinned)
+    fed = {**switches.pinned, **keeping}
+    looped, kept = _pin_in_bodies(pruned(program, outputs, fed), outputs)
+    fed |= looped
+    changes = [*switches.changes, *dropped, *kept]
 
     live = pruned(program, outputs, fed)
-    live, faithful, removed = _without_dropout(live)
-    changes += removed
-    live, averaged = with_moving_averages(live, outputs, Search(both_branches(whole), stored))
+    live, faithful, removed = without_dropout(live)
+    plain = with_plain_bodies(live.cut(needed(live, outputs)), outputs)
+    live, faithful = plain.net, faithful and plain.faithful
+    changes += [*removed, *plain.changes]
+    live, averaged = with_moving_averages(live, outputs, Search(updates, stored))
     faithful = faithful and not averaged
     changes += averaged
     live = live.cut(needed(live, outputs))
     _demand_determined(live)
     variables = stored_values(live, stored)
-    changes += _averaged_weights(variables, stored)
+    changes += account(variables, stored, found, request.ema)
 
     final = _settled(pruned(frozen(live, outputs, variables), outputs, {}))
-    inputs = _inputs(final, request)
+    inputs = left_to_feed(final, request)
     graph_def = final.graph_def()
     demand_harmless(graph_def)
     names = tuple(f"{name}:{port}" for name, port in outputs)
@@ -119,34 +130,7 @@ def in_inference_mode(net: Net, stored: Stored, request: Request, what: str) -> 
     )
     original = net.cut(needed(net, outputs)) if faithful and ends.are_in(net) else None
     run, changes = _run(original, live, stored, ends, changes)
-    return Inference(graph_def, tuple(f"{name}:0" for name in inputs), names, tuple(changes), run)
-
-
-def _with_inputs(net: Net, outputs: Sequence[Ref], request: Request) -> Net:
-    """Return the net with placeholders for the tensors that the user feeds, and for what input pipelines bring."""
-    result = net.copy()
-    aliases: dict[Ref, Ref] = {}
-    wanted = named_tensors(net, request.inputs, "--inputs") if request.inputs else []
-    pipelines = [node for name in needed(net, outputs) if (node := net.nodes[name]).op.startswith(_PIPELINES)]
-    readers = net.consumers()
-    for node in pipelines:
-        ports = {data_inputs(net.nodes[reader])[position][1] for reader, position in readers.get(node.name, ())}
-        wanted += [(node.name, port) for port in sorted(ports) if (node.name, port) not in wanted]
-    shapes = shapes_of(net.cut(net.ancestors([name for name, _ in wanted]))) if wanted else {}
-    for name, port in wanted:
-        node = net.nodes[name]
-        if node.op in ("Placeholder", "PlaceholderWithDefault"):
-            continue
-        new = name if port == 0 else f"{name}_{port}"
-        placeholder = node_of("Placeholder", new, [], dtype=dtype_of(node, port))
-        shape = shapes.get((name, port))
-        placeholder.attr["shape"].shape.unknown_rank = shape is None
-        for size in shape or ():
-            placeholder.attr["shape"].shape.dim.add(size=-1 if size is None else size)
-        result.nodes[new] = placeholder
-        if port:
-            aliases[name, port] = (new, 0)
-    return result.rewired(aliases)
+    return Inference(graph_def, tuple(f"{name}:0" for name in inputs), names, tuple(changes), run, fed, faithful)
 
 
 def _scalars(net: Net, stored: Stored) -> dict[str, Value]:
@@ -189,6 +173,32 @@ def _pin_dropout(net: Net, pinned: Mapping[Ref, Value]) -> tuple[dict[Ref, Value
     return found, changes
 
 
+def _pin_in_bodies(net: Net, outputs: Sequence[Ref]) -> tuple[dict[Ref, Value], list[ModeChange]]:
+    """Find the single numbers that loops carry to probabilities of dropout, and the values that keep everything."""
+    found: dict[Ref, Value] = {}
+    changes: list[ModeChange] = []
+    before = len(with_plain_bodies(net, outputs).changes)
+    loops = [node for node in net.nodes.values() if node.op in LOOPS] if before else []
+    leaves = {leaf for node in loops for ref in data_inputs(node) if (leaf := _only_leaf(net, ref)) is not None}
+    for leaf in sorted(leaves):
+        node = net.nodes[leaf[0]]
+        if is_data_input(node) or dtype_of(node) not in _FLOATS:
+            continue
+        dtype = tensorflow().as_dtype(dtype_of(node))
+        for number in (1.0, 0.0):
+            value = np.array(number, dtype.as_numpy_dtype)
+            left = len(with_plain_bodies(pruned(net, outputs, {**found, leaf: value}), outputs).changes)
+            if left < before:
+                proof = f"with this value {before - left} of {before} dropouts in loops keep every element"
+                changes.append(ModeChange("dropout", leaf[0], f"{dtype.name} placeholder", str(value.item()), proof))
+                found[leaf], before = value, left
+                break
+    return found, changes
+
+
+_FLOATS = frozenset({1, 2, 14, 19})
+
+
 def _only_leaf(net: Net, ref: Ref) -> Ref | None:
     """Return the one placeholder that a tensor is computed from; None where there are several, or none."""
     leaves = [
@@ -197,22 +207,6 @@ def _only_leaf(net: Net, ref: Ref) -> Ref | None:
         if net.nodes[name].op in ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
     ]
     return (leaves[0], 0) if len(leaves) == 1 else None
-
-
-def _without_dropout(net: Net) -> tuple[Net, bool, list[ModeChange]]:
-    """Return the net with copies in the place of dropouts, and whether none of them would have dropped anything."""
-    result = net.copy()
-    changes: list[ModeChange] = []
-    faithful = True
-    for dropout in dropouts(net):
-        node = net.nodes[dropout.result[0]]
-        result.nodes[node.name] = node_of("Identity", node.name, [dropout.source], T=dtype_of(node))
-        if dropout.keep != 1:
-            faithful = False
-            keeps = "an unknown part" if dropout.keep is None else f"{dropout.keep:.6g} of its elements"
-            before = f"dropout that keeps {keeps}" if dropout.keep != 0 else "noise of a constant size"
-            changes.append(ModeChange("dropout", node.name, before, "identity", f"{dropout.random} drew its numbers"))
-    return result, faithful, changes
 
 
 def _demand_determined(net: Net) -> None:
@@ -238,22 +232,6 @@ def _demand_determined(net: Net) -> None:
         )
 
 
-def _averaged_weights(variables: Mapping[str, Value], stored: Stored) -> list[ModeChange]:
-    """Say that averaged weights exist: the program's own graph reads the plain ones, and so do we."""
-    averaged = [name for name in variables if f"{name}{_AVERAGE}" in stored.shapes]
-    if not averaged:
-        return []
-    return [
-        ModeChange(
-            "averaged-weights",
-            f"{len(averaged)} variables",
-            f"with an average in {stored.place}",
-            "plain values",
-            "the graph's own inference path reads the plain ones",
-        )
-    ]
-
-
 def _settled(net: Net) -> Net:
     """Return the net without what is there for training only.
 
@@ -273,30 +251,6 @@ def _settled(net: Net) -> Net:
         elif node.op in _THROUGH:
             result.nodes[name] = node_of("Identity", name, data_inputs(node)[:1], T=dtype_of(node))
     return result
-
-
-def _inputs(net: Net, request: Request) -> list[str]:
-    """Return the placeholders that are left, in the order that the user gave, or that of the graph.
-
-    Raises:
-        SignatureError: If none is left, or one that the user did not name.
-    """
-    left = [name for name, node in net.nodes.items() if node.op in ("Placeholder", "PlaceholderV2")]
-    if not left:
-        raise SignatureError(
-            "the outputs depend on no input: no placeholder is in front of them",
-            hint="Name outputs that depend on the input, for example: --outputs logits:0",
-        )
-    if not request.inputs:
-        return left
-    wanted = [text.rpartition(":")[0] if text.endswith(":0") else text.replace(":", "_") for text in request.inputs]
-    others = [name for name in left if name not in wanted]
-    if others:
-        raise SignatureError(
-            f"the outputs also depend on {', '.join(f'{name}:0' for name in others)}, which --inputs does not name",
-            hint=f"Name it too, or pin it, for example: --set {others[0]}=0",
-        )
-    return [name for name in wanted if name in left]
 
 
 @dataclass(frozen=True, slots=True)

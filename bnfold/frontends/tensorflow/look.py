@@ -14,7 +14,7 @@ from bnfold.frontends.sniff import Format, checkpoint_prefix
 from bnfold.frontends.tensorflow.bundle import open_bundle
 from bnfold.frontends.tensorflow.functions import both_branches, without_calls
 from bnfold.frontends.tensorflow.messages import dtype_name, read_graph
-from bnfold.frontends.tensorflow.mode_inputs import deciders
+from bnfold.frontends.tensorflow.mode_inputs import deciders, shown
 from bnfold.frontends.tensorflow.moments import is_data_input
 from bnfold.frontends.tensorflow.net import (
     Net,
@@ -247,7 +247,7 @@ def _default(net: Net, node: Any) -> str:
     while source.op == "Identity":
         source = net.nodes[data_inputs(source)[0][0]]
     value = small_value(source)
-    return str(value.item()) if value is not None and value.size == 1 else ""
+    return shown(value) if value is not None and value.size == 1 else ""
 
 
 def _suspicions(

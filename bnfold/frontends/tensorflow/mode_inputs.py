@@ -16,6 +16,7 @@ from bnfold.frontends.tensorflow.functions import BRANCHES
 from bnfold.frontends.tensorflow.guests import tensorflow
 from bnfold.frontends.tensorflow.moments import is_data_input, training_nodes
 from bnfold.frontends.tensorflow.net import (
+    TEXT,
     Net,
     Ref,
     Value,
@@ -29,7 +30,7 @@ from bnfold.frontends.tensorflow.net import (
 )
 from bnfold.frontends.tensorflow.prune import SWITCHES, needed, pruned
 
-__all__ = ["Switches", "deciders", "given_values", "pin_switches"]
+__all__ = ["Switches", "deciders", "given_values", "pin_switches", "shown"]
 
 _LOGIC = frozenset(
     {
@@ -105,7 +106,7 @@ def given_values(net: Net, set_values: Mapping[str, str]) -> Switches:
                 hint="Name a tensor of the graph, for example: --set is_training=False",
             )
         pinned[ref] = _parsed(text, value, dtype_of(node, ref[1]))
-        changes.append(ModeChange("switch", text, _described(node), str(pinned[ref].item()), "set by the user"))
+        changes.append(ModeChange("switch", text, _described(node), shown(pinned[ref]), "set by the user"))
     return Switches(pinned, tuple(changes))
 
 
@@ -115,6 +116,8 @@ def _placeholders(net: Net) -> str:
 
 
 def _parsed(name: str, text: str, dtype: int) -> Value:
+    if dtype == TEXT:
+        return np.array(text.encode(), object)
     wanted = tensorflow().as_dtype(dtype or 1).as_numpy_dtype
     words = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
     try:
@@ -161,7 +164,7 @@ def pin_switches(net: Net, outputs: Sequence[Ref], given: Switches, values: Mapp
                 continue
             pinned[name, 0] = chosen
             if default is None or node.op == "PlaceholderWithDefault" or default.item() != chosen.item():
-                changes.append(ModeChange("switch", name, _described(node, default), str(chosen.item()), proof))
+                changes.append(ModeChange("switch", name, _described(node, default), shown(chosen), proof))
     return Switches(pinned, tuple(changes))
 
 
@@ -224,8 +227,8 @@ def _leaves(net: Net, predicate: Ref) -> list[str] | None:
 
 
 _READS = frozenset({"ReadVariableOp", "VariableV2", "Variable"})
-_SCALAR_TYPES = frozenset({1, 2, 3, 4, 5, 6, 9, 10, 14, 19, 22, 23})
-"""Floating point numbers, integers, and bool (10), by TensorFlow's numbers."""
+_SCALAR_TYPES = frozenset({1, 2, 3, 4, 5, 6, TEXT, 9, 10, 14, 19, 22, 23})
+"""Floating point numbers, integers, texts, and bool (10), by TensorFlow's numbers."""
 
 
 def _deciding(net: Net, leaves: list[str]) -> list[str]:
@@ -240,21 +243,43 @@ _BOOL = 10
 
 
 def _values(net: Net, node: Any) -> list[Value]:
-    """Return the values that can make a difference: both bools, or numbers around those that it is compared with."""
+    """Return the values that can make a difference: both bools, or numbers around those that it is compared with.
+
+    Texts are those that the graph compares texts with, the likely ones first, and the empty one.
+    """
     dtype = dtype_of(node)
     if dtype == _BOOL:
         return [np.array(value) for value in (True, False)]
+    compared = [
+        value
+        for other in net.nodes.values()
+        if other.op in ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual")
+        for name, _ in data_inputs(other)
+        if (value := small_value(net.nodes[name])) is not None and value.size == 1
+    ]
+    if dtype == TEXT:
+        texts = dict.fromkeys(value.item() for value in compared if value.dtype == object)
+        return [np.array(text, object) for text in sorted([*texts, b""], key=_likely)[:_MOST_VALUES]]
     numbers = {0.0, 1.0}
-    for other in net.nodes.values():
-        if other.op in ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"):
-            for name, _ in data_inputs(other):
-                value = small_value(net.nodes[name])
-                if value is not None and value.size == 1 and value.dtype.kind in "iuf":
-                    number = float(value.item())
-                    numbers |= {number, number - 1, number + 1}
+    for value in compared:
+        if value.dtype.kind in "iuf":
+            number = float(value.item())
+            numbers |= {number, number - 1, number + 1}
     wanted = tensorflow().as_dtype(dtype).as_numpy_dtype
     ordered = sorted(numbers, key=lambda number: (number not in (0.0, 1.0), abs(number)))[:_MOST_VALUES]
     return [np.array(number).astype(wanted) for number in ordered if number >= 0 or np.dtype(wanted).kind != "u"]
+
+
+def _likely(text: bytes) -> int:
+    """Return how little a text looks like the name of what is not training."""
+    plain = text.decode(errors="replace")
+    return 0 if _INFERS.search(plain) else 3 if _TRAINS.search(plain) else 2 if not text else 1
+
+
+def shown(value: Value) -> str:
+    """Return a single value as people read it."""
+    single = value.item()
+    return single.decode(errors="replace") if isinstance(single, bytes) else str(single)
 
 
 def _try(net: Net, outputs: Sequence[Ref], pinned: Mapping[Ref, Value], name: str, value: Value) -> _Trial:
@@ -310,7 +335,7 @@ def _by_name(name: str, trials: Iterable[_Trial]) -> Value | None:
     last = name.rpartition("/")[2]
     wanted = 0 if _TRAINS.search(last) and not _INFERS.search(last) else 1 if _INFERS.search(last) else None
     for trial in trials:
-        if wanted is not None and float(trial.value.item()) == wanted:
+        if wanted is not None and trial.value.dtype != object and float(trial.value.item()) == wanted:
             return trial.value
     return None
 
@@ -324,7 +349,7 @@ def _proof(trials: Iterable[_Trial]) -> str:
             parts.append(f"{len(trial.random)} random one{'s' if len(trial.random) != 1 else ''}")
         if not trial.statistics and trial.random:
             parts = [f"{len(trial.random)} random node{'s' if len(trial.random) != 1 else ''}"]
-        said.append(f"{trial.value.item()} leaves {' and '.join(parts) if trial.left else '0'}")
+        said.append(f"{shown(trial.value) or 'no text'} leaves {' and '.join(parts) if trial.left else '0'}")
     return ", ".join(said)
 
 
@@ -336,5 +361,5 @@ def _described(node: Any, default: Value | None = None) -> str:
         where = "placeholder, by default" if node.op == "PlaceholderWithDefault" else "constant"
         if node.op in _READS:
             where = "variable with the value"
-        return f"{kind} {where} {default.item()}"
+        return f"{kind} {where} {shown(default)}"
     return f"{kind} {node.op}"

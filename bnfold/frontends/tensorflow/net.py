@@ -13,6 +13,7 @@ from typing import Any
 from bnfold.errors import CorruptModelError
 from bnfold.frontends.tensorflow.guests import tensorflow
 from bnfold.frontends.tensorflow.nodes import (
+    TEXT,
     Ref,
     Value,
     attribute,
@@ -32,6 +33,7 @@ from bnfold.frontends.tensorflow.nodes import (
 )
 
 __all__ = [
+    "TEXT",
     "Net",
     "Ref",
     "Value",

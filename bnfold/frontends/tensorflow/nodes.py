@@ -13,6 +13,7 @@ from bnfold.frontends.tensorflow.guests import tensorflow
 from bnfold.frontends.tensorflow.messages import array_of, is_own, outputs_of
 
 __all__ = [
+    "TEXT",
     "Ref",
     "Value",
     "attribute",
@@ -39,7 +40,8 @@ Ref = tuple[str, int]
 _VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
 _MOST_ELEMENTS = 1 << 29
 _SMALL = 4096
-_TEXT = 7
+TEXT = 7
+"""TensorFlow's number of the type of texts."""
 
 
 def demand_arity(node: Any, library: Mapping[str, Any]) -> None:
@@ -199,9 +201,10 @@ def value_of(node: Any) -> Value:
 
 
 def small_value(node: Any) -> Value | None:
-    """Return the value of a ``Const`` that is no weight: at most 4096 elements. None otherwise, and for text."""
-    if node.op != "Const":
+    """Return the value of a ``Const`` that is no weight: at most 4096 numbers, or one text. None otherwise."""
+    if node.op != "Const" or _count(node) > _SMALL:
         return None
-    if _count(node) > _SMALL or attribute(node, "dtype").type == _TEXT:
-        return None
+    if attribute(node, "dtype").type == TEXT:
+        texts = attribute(node, "value").tensor.string_val
+        return np.array(bytes(texts[0]), object) if len(texts) == _count(node) == 1 else None
     return value_of(node)

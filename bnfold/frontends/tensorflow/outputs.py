@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnfold.errors import SignatureError
 from bnfold.frontends.tensorflow.constants import values_of
-from bnfold.frontends.tensorflow.functions import BRANCHES
+from bnfold.frontends.tensorflow.functions import BRANCHES, both_branches
 from bnfold.frontends.tensorflow.moments import Kind, is_data_input, kinds_of
-from bnfold.frontends.tensorflow.net import Net, Ref, Value, data_inputs, is_variable, ref_of
+from bnfold.frontends.tensorflow.net import Net, Ref, Value, data_inputs, is_variable, node_of, output_names, ref_of
 
 __all__ = ["last_tensors", "named_tensors", "predicted"]
 
@@ -168,10 +168,10 @@ def last_tensors(net: Net) -> list[Ref]:
     """Return the last tensors that are predictions, in the graph's order."""
     order = net.sorted(control=False)
     values = values_of(net, {})
-    kinds = kinds_of(net, values, {})
+    kinds = _kinds(net, values)
     sources = {name: {name} for name, node in net.nodes.items() if is_data_input(node)}
     weighted: set[str] = set()
-    training = _training_only(net, order)
+    training = _training_only(net, order, kinds)
     # Twice, because a loop reads what it computes later.
     for name in [*order, *order]:
         node = net.nodes[name]
@@ -200,6 +200,26 @@ def last_tensors(net: Net) -> list[Ref]:
     return _ends(net, predictions, training, values)
 
 
+def _kinds(net: Net, values: dict[Ref, Value]) -> dict[str, Kind]:
+    """Return what each node depends on, where what an assignment leaves in a variable counts as the variable.
+
+    Whoever only hands an update on, to be waited for, predicts nothing.
+    """
+    wide = both_branches(net)
+    for name, node in wide.nodes.items():
+        if node.op.startswith(("Assign", "Scatter")) and len(data_inputs(node)) > 1:
+            wide.nodes[name] = node_of("Identity", name, data_inputs(node)[:1], like=node)
+    kinds = kinds_of(wide, values, {})
+    branches: dict[str, set[Kind]] = {}
+    for name in wide.nodes:
+        branches.setdefault(name.rpartition("/_")[0], set()).add(kinds[name])
+    for name in net.nodes:
+        if name not in kinds:
+            outcomes = branches.get(name, set())
+            kinds[name] = next((kind for kind in (Kind.ACTIVATION, Kind.STATISTIC) if kind in outcomes), Kind.FREE)
+    return kinds
+
+
 def _before_others(net: Net, name: str, sources: dict[str, set[str]]) -> set[str]:
     """Return the inputs that a weighted node depends on, if it is the first weight that they meet."""
     node = net.nodes[name]
@@ -210,9 +230,9 @@ def _before_others(net: Net, name: str, sources: dict[str, set[str]]) -> set[str
     )
 
 
-def _training_only(net: Net, order: Sequence[str]) -> set[str]:
+def _training_only(net: Net, order: Sequence[str], kinds: Mapping[str, Kind]) -> set[str]:
     """Return the nodes that only lead to updates of variables, or come from gradients."""
-    found = _updates(net, order)
+    found = _updates(net, order, kinds)
     for name in order:
         node = net.nodes[name]
         gradient = node.op.endswith(("Grad", "GradV2", "GradV3", "GradInput")) or node.op.startswith(
@@ -225,13 +245,17 @@ def _training_only(net: Net, order: Sequence[str]) -> set[str]:
     return found
 
 
-def _updates(net: Net, order: Sequence[str]) -> set[str]:
-    """Return the nodes that nothing reads but assignments to variables, and what computes what is assigned."""
+def _updates(net: Net, order: Sequence[str], kinds: Mapping[str, Kind]) -> set[str]:
+    """Return the nodes that nothing reads but assignments to variables, and what computes what is assigned.
+
+    A branch that answers with nothing of the input is there for what it assigns.
+    """
     readers = net.consumers()
     found: set[str] = set()
+    branches = {name for name, node in net.nodes.items() if node.op in ("If", "Case") and kinds[name] is Kind.FREE}
     for name in reversed(order):
         reading = {other for other, _ in readers.get(name, ())}
-        if net.nodes[name].op.startswith(("Assign", "Scatter")) or (reading and reading <= found):
+        if net.nodes[name].op.startswith(("Assign", "Scatter")) or (reading and reading <= found | branches):
             found.add(name)
     return found
 
@@ -242,6 +266,7 @@ def _aside(node: Any) -> bool:
         or node.op.startswith(_ASIDE)
         or node.op.endswith(("Summary", "SummaryV2"))
         or node.op == "MergeSummary"
+        or output_names(node, {}) == []
     )
 
 
@@ -259,8 +284,12 @@ def _ends(net: Net, predictions: set[str], training: set[str], values: dict[Ref,
     readers = net.consumers()
     left = set(predictions)
     while True:
+        # What is only read for a statistic that goes on to a prediction is no end either.
+        leading = _leading(net, left, training)
         ends = [
-            name for name in net.nodes if name in left and not any(other in left for other, _ in readers.get(name, ()))
+            name
+            for name in net.nodes
+            if name in left and not any(other in left or other in leading for other, _ in readers.get(name, ()))
         ]
         # A small step that somebody reads who predicts nothing belongs to a loss or a metric.
         steps = {name for name in ends if readers.get(name) and _is_step(net.nodes[name], values)}
@@ -273,6 +302,18 @@ def _ends(net: Net, predictions: set[str], training: set[str], values: dict[Ref,
             break
         left -= steps
     return [(name, 0) for name in ends if not _is_intermediate(net, readers, name)]
+
+
+def _leading(net: Net, predictions: set[str], training: set[str]) -> set[str]:
+    """Return the nodes that are no predictions, nor there for training, and that predictions are computed from."""
+    found: set[str] = set()
+    stack = list(predictions)
+    while stack:
+        for source, _ in data_inputs(net.nodes[stack.pop()]):
+            if source not in found and source not in predictions and source not in training:
+                found.add(source)
+                stack.append(source)
+    return {name for name in found if net.nodes[name].op not in _LOOPS}
 
 
 def _is_intermediate(net: Net, readers: dict[str, list[tuple[str, int]]], name: str) -> bool:

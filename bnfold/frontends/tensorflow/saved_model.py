@@ -17,6 +17,7 @@ from bnfold.frontends.tensorflow.concrete import Frozen, freeze
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
 from bnfold.frontends.tensorflow.harmful import reaches_out
 from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
+from bnfold.frontends.tensorflow.saved_program import load_program, program_of
 from bnfold.frontends.tensorflow.spelled_out import plain_scope, with_markers
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def load(path: Path, request: Request) -> Loaded:
         CorruptModelError: If the folder is not a whole SavedModel.
         UnsupportedOpError: If it would read, write or run something, or an operation has no ONNX form.
         SignatureError: If it has no signature, several without a default, or not the one that was asked for.
-        InferenceModeError: If the signature computes in training mode.
+        InferenceModeError: If the signature trains, and cannot be put in inference mode.
         MissingExtraError: If TensorFlow is not installed.
     """
     saved = _read(path)
@@ -50,13 +51,16 @@ def load(path: Path, request: Request) -> Loaded:
 
         return load_v1_saved_model(path, request)
     refuse_dangerous(graph, path.name)  # before TensorFlow loads it, which runs what initialises it
-    if request.set_values:
+    name = _signature(graph, request.signature, path)
+    unknown = sorted(set(request.set_values) - set(graph.signature_def[name].inputs))
+    if unknown:
         raise SignatureError(
-            f"{path.name} is a SavedModel of TensorFlow 2, which has no mode inputs to set: "
-            f"{', '.join(sorted(request.set_values))}",
+            f"{path.name} is a SavedModel of TensorFlow 2, which has no mode inputs to set: {', '.join(unknown)}",
             hint="Leave out --set, or export the model again with training=False.",
         )
-    name = _signature(graph, request.signature, path)
+    program = program_of(graph, name)
+    if request.set_values or request.ema != "auto" or program.trains():
+        return load_program(path, graph, program, request, lambda: _load_function(path, graph, name))
     function = _load_function(path, graph, name)
     inputs, outputs = (tuple(sorted(names)) for names in (_inputs_of(function), function.structured_outputs))
     require_known("input", request.inputs, inputs, option="--inputs")

@@ -100,6 +100,11 @@ def by_cast() -> list[Any]:
     return [dense(moving_norm(given_x(), tf().cast(mode, "bool"), "bn"), 4, "out")]
 
 
+def by_text() -> list[Any]:
+    mode = v1().placeholder("string", [], name="mode")
+    return [dense(moving_norm(given_x(), tf().equal(mode, "train"), "bn"), 4, "out")]
+
+
 def in_a_variable() -> list[Any]:
     flag = v1().get_variable("is_training", [], "bool", v1().ones_initializer(), trainable=False)
     return [dense(moving_norm(given_x(), flag, "bn"), 4, "out")]
@@ -219,6 +224,7 @@ SWITCHED = [
     Case(misleading, {"is_training:0": True}, changed=("is_training",)),
     Case(by_number, {"mode:0": 0}, changed=("mode",)),
     Case(by_cast, {"mode:0": 0.0}, changed=("mode",)),
+    Case(by_text, {"mode:0": "eval"}, changed=("mode",)),
     Case(in_a_constant, {"bn/Const:0": False}, changed=("bn/Const",)),
     Case(nested, {"train:0": False}, changed=("train", "with_average")),
     Case(two_flags, {"bn_train:0": False, "use_noise:0": False}, changed=("bn_train", "use_noise")),
@@ -504,6 +510,36 @@ def test_statistics_that_nobody_averaged_are_refused_with_their_names(
     assert caught.value.hint == (
         "Take the checkpoint, which holds the moving averages, or train with batch norms that keep them."
     )
+
+
+def renormalised() -> list[Any]:
+    """Batch renormalisation while it trains: the statistics of the batch are corrected with averaged ones."""
+    x = given_x()
+    with v1().variable_scope("bn"):
+        averages = [v1().get_variable(name, [6], trainable=False) for name in ("moving_mean", "moving_variance")]
+        mean, variance = tf().nn.moments(x, [0])
+        deviation = tf().sqrt(variance + 1e-3)
+        renorm_mean, renorm_deviation = (v1().get_variable(name, [6]) for name in ("renorm_mean", "renorm_stddev"))
+        r = tf().clip_by_value(deviation / renorm_deviation, 0.3, 3.0)
+        d = tf().clip_by_value((mean - renorm_mean) / renorm_deviation, -2.0, 2.0)
+        with tf().control_dependencies([v1().assign(averages[0], mean), v1().assign(averages[1], variance)]):
+            y = (x - mean) / deviation * tf().stop_gradient(r) + tf().stop_gradient(d)
+    return [dense(y, 3, "out")]
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "frozen"])
+def test_batch_renormalisation_in_training_is_refused(
+    form: str, written: Callable[[Callable[[], list[Any]], int], Written]
+) -> None:
+    program = written(renormalised, 1)
+    load, path = (frozen_graph.load, program.frozen) if form == "frozen" else (checkpoint.load, program.prefix)
+    with pytest.raises(InferenceModeError) as caught:
+        load(path, Request(outputs=program.outputs))
+    assert str(caught.value) == (
+        "2 operations correct statistics of the batch with others, as batch renormalisation does while it trains: "
+        "bn/truediv, bn/truediv_1"
+    )
+    assert caught.value.hint == "Pin the input that switches training off, or give the graph that evaluates."
 
 
 # --- random numbers -----------------------------------------------------------------------------------------------

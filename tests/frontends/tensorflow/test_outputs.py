@@ -90,7 +90,56 @@ def in_top_k() -> str:
     return "logits/z:0"
 
 
-PROGRAMS = [classifier, with_probabilities, own_cross_entropy, two_classes, regression, autoencoder, in_top_k]
+def with_updates_to_run() -> str:
+    """Updates of averages behind a condition of their own, in a collection that the training loop runs."""
+    x, train = v1().placeholder("float32", [None, 6, 6, 3], name="x"), v1().placeholder("bool", name="train")
+    gamma, beta = v1().get_variable("gamma", [3]), v1().get_variable("beta", [3])
+    mean, variance = v1().get_variable("moving_mean", [3]), v1().get_variable("moving_variance", [3])
+
+    def norm(*averages: Any) -> Any:
+        return v1().nn.fused_batch_norm(x, gamma, beta, *averages, is_training=not averages)
+
+    y, m, v = v1().cond(train, norm, lambda: norm(mean, variance))
+    pairs = ((mean, m), (variance, v))
+    v1().cond(
+        train,
+        lambda: [tf().identity(v1().assign_sub(old, (old - new) * 0.1)) for old, new in pairs],
+        lambda: [mean, variance],
+    )
+    loss_of(dense(tf().reduce_mean(y, [1, 2]), 3, "logits"))
+    return "logits/z:0"
+
+
+def of_squares() -> str:
+    """The square that a variance is made of is read for nothing else."""
+    h = dense(v1().placeholder("float32", [None, 6], name="x"), 5, "one")
+    mean = tf().reduce_mean(h, 0)
+    variance = tf().reduce_mean(h * h, 0) - mean * mean
+    loss_of(dense(tf().nn.relu((h - mean) / tf().sqrt(variance + 1e-3)), 3, "logits"))
+    return "logits/z:0"
+
+
+def with_a_switched_rate() -> str:
+    train = v1().placeholder("bool", name="train")
+    rate = v1().cond(train, lambda: tf().constant(0.5), lambda: tf().constant(0.0))
+    loss_of(
+        dense(tf().nn.dropout(dense(v1().placeholder("float32", [None, 6], name="x"), 5, "one"), rate), 3, "logits")
+    )
+    return "logits/z:0"
+
+
+PROGRAMS = [
+    classifier,
+    with_probabilities,
+    own_cross_entropy,
+    two_classes,
+    regression,
+    autoencoder,
+    in_top_k,
+    with_updates_to_run,
+    of_squares,
+    with_a_switched_rate,
+]
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -130,3 +179,44 @@ def test_an_input_pipeline_becomes_an_input(tmp_path: Path) -> None:
     (y,) = loaded.run({"IteratorGetNext:0": x}).values()
     (expected,) = written.oracle({"IteratorGetNext:0": x}, {"train:0": False})
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_queues_become_inputs_of_the_shape_of_their_elements(tmp_path: Path) -> None:
+    """Two queues whose dequeued tensors are called alike, one for each mode; the chosen one is fed."""
+
+    def queued() -> tuple[Any, Any]:
+        queue = v1().FIFOQueue(9, ["float32", "int64"], shapes=[[6], []])
+        queue.enqueue_many([np.zeros((4, 6), np.float32), np.zeros(4, np.int64)])
+        x, labels = queue.dequeue_many(4, name="batch")
+        return x, labels
+
+    def program() -> list[Any]:
+        train = v1().placeholder("bool", name="train")
+        training, testing = queued(), queued()
+        x, labels = v1().cond(train, lambda: training, lambda: testing)
+        logits = dense(moving_norm(x, train, "bn"), 3, "logits")
+        train_on(tf().reduce_mean(tf().nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)))
+        return [logits]
+
+    written = write(tmp_path, program)
+    loaded = checkpoint.load(written.prefix, Request())
+    assert [(spec.name, spec.shape) for spec in loaded.inputs] == [("batch_1:0", (4, 6))]
+    assert [spec.name for spec in loaded.outputs] == ["logits/z:0"]
+    x = np.random.default_rng(3).normal(size=(4, 6)).astype(np.float32)
+    assert loaded.run is not None
+    (y,) = loaded.run({"batch_1:0": x}).values()
+    (expected,) = written.oracle({"batch_1:0": x}, {"train:0": False})
+    np.testing.assert_allclose(np.asarray(y), expected, rtol=1e-5, atol=1e-5)
+    named = checkpoint.load(written.prefix, Request(inputs=("cond/Merge:0",)))
+    assert [spec.name for spec in named.inputs] == ["cond/Merge:0"]
+
+
+def test_an_input_without_a_shape_has_the_rank_that_its_layer_takes(tmp_path: Path) -> None:
+    def program() -> list[Any]:
+        x = tf().identity(v1().placeholder("float32", name="x"))
+        h = v1().nn.conv2d(x, v1().get_variable("kernel", [3, 3, 3, 4]), 1, "SAME")
+        return [tf().reduce_mean(h, [1, 2], name="y")]
+
+    written = write(tmp_path, program)
+    loaded = checkpoint.load(written.prefix, Request())
+    assert [(spec.name, len(spec.shape)) for spec in loaded.inputs] == [("x:0", 4)]
