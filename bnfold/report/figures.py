@@ -13,8 +13,8 @@ from bnfold.report.render_layout import printable
 
 __all__ = ["Bar", "Bars", "Box", "Curve", "Drawing", "Edge", "Mark", "Plot", "Tick", "bars", "drawing", "plot"]
 
-_MOST_MARKS = 220
-"""Values that one plot shows; of more, each mark is the worst of several."""
+_MARK_WIDTH = 3.7
+"""The least room of one mark; where values are too many for it, each mark is the worst of several."""
 _MARGIN_LEFT, _MARGIN_RIGHT, _MARGIN_TOP, _MARGIN_BOTTOM = 46.0, 12.0, 14.0, 36.0
 _CHARACTER = 6.1
 """Width of a character of the drawings' text."""
@@ -162,7 +162,7 @@ def plot(layers: Layerwise, *, width: float, height: float) -> Plot | None:
     shown = [(number, item) for number, item in enumerate(layers.values, 1) if not item.moved]
     if not shown:
         return None
-    group = math.ceil(len(shown) / _MOST_MARKS)
+    group = math.ceil(len(shown) * _MARK_WIDTH / (width - _MARGIN_LEFT - _MARGIN_RIGHT))
     worst = [
         max(shown[first : first + group], key=lambda pair: pair[1].folded / pair[1].limit)
         for first in range(0, len(shown), group)

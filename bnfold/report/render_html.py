@@ -8,8 +8,9 @@ scripts and everything external.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["render_page"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_EXPONENT = re.compile(r"\d[\d.]*e[-+]\d+")
 _MOST_ROWS = 500
 """Rows of a table; of more, the page says where the rest is found."""
 
@@ -71,7 +73,15 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        figure=_figure, size=size, plural=plural, into=_into, form=_form, spec=_spec, drawing=drawing, ratio=_ratio
+        figure=_figure,
+        size=size,
+        plural=plural,
+        into=_into,
+        form=_form,
+        spec=_spec,
+        drawing=drawing,
+        ratio=_ratio,
+        pieces=_pieces,
     )
     return environment
 
@@ -81,6 +91,16 @@ def _shown(thing: object) -> object:
     if isinstance(thing, str) and not hasattr(thing, "__html__"):
         return printable(thing)
     return thing
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield text and the numbers in it that must not be broken at their minus; True marks a number."""
+    end = 0
+    for number in _EXPONENT.finditer(text):
+        yield text[end : number.start()], False
+        yield number[0], True
+        end = number.end()
+    yield text[end:], False
 
 
 def _figure(number: float) -> str:

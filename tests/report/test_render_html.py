@@ -12,7 +12,7 @@ import pytest
 
 from bnfold.parity.layerwise import Histogram, Layerwise, SharedValue, WorstLayer
 from bnfold.parity.verdict import Parity, Verdict
-from bnfold.report import BatchNorm, Neighbour, Report, Surroundings
+from bnfold.report import BatchNorm, Neighbour, Paired, Report, Surroundings
 from bnfold.report.conclusion import conclusion
 from bnfold.report.figures import plot
 from bnfold.report.render_html import render_page
@@ -258,6 +258,13 @@ def test_the_verdict_comes_first_and_says_what_to_do(name: str) -> None:
 )
 def test_a_failure_says_whom_to_turn_to(changes: dict[str, object], says: str) -> None:
     assert conclusion(replace(REPORTS["fails"], **changes)).next == says  # type: ignore[arg-type]
+
+
+def test_what_was_paired_and_what_shows_the_fault_are_named() -> None:
+    one = replace(REPORTS["compares"], paired=(Paired("input", "x", HOSTILE),), reproduction="repro/<b>")
+    text = Page(render_page(one)).all("body")[0].text
+    assert 'The input x of A was taken for "><script>' in text
+    assert "The smallest piece that shows it, with its inputs: repro/<b>" in text
 
 
 def test_the_page_holds_what_a_reader_looks_for() -> None:
