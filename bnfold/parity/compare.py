@@ -10,7 +10,7 @@ import numpy as np
 
 from bnfold.parity.kernels import Array
 
-__all__ = ["Errors", "Match", "match"]
+__all__ = ["Errors", "Match", "joined", "match", "shapes"]
 
 _OWN_SCALE = 8
 """A channel of fewer elements has no root mean square worth the name: its scale is that of its sample."""
@@ -52,6 +52,21 @@ class Match:
     errors: Errors
     compared: int
     misplaced: int
+
+
+def joined(value: object) -> Array:
+    """Return the elements of a sequence, or of an optional that may be empty, in one row; a tensor is as it is."""
+    if isinstance(value, list | tuple):
+        rows = [np.reshape(joined(item), -1) for item in value]
+        return np.concatenate(rows) if rows else np.zeros(0)
+    return np.zeros(0) if value is None else np.asarray(value)
+
+
+def shapes(value: object) -> object:
+    """Return the shape of a tensor, or the shapes of what a sequence holds; None where an optional is empty."""
+    if isinstance(value, list | tuple):
+        return [shapes(item) for item in value]
+    return None if value is None else np.shape(np.asarray(value))
 
 
 def match(value: Array, reference: Array, *, excused: Array | None = None) -> Match:

@@ -168,6 +168,9 @@ def _draw(item: Input, sizes: Sizes, kind: str, generator: np.random.Generator) 
     shape = item.sized(sizes)
     if item.dtype.kind == "b":
         return np.asarray(generator.random(shape) < 0.5)
+    if item.words:
+        places = generator.integers(0, len(item.words), size=shape)
+        return np.asarray(np.array(item.words, dtype=object)[places], dtype=object)
     if not item.floating:
         if item.origin.startswith("a mask"):
             return _mask(shape).astype(item.dtype)
@@ -243,7 +246,11 @@ def _shaped(inputs: Sequence[Input], sizes: Sizes, make: Pattern, seed: int) -> 
 
 
 def _edge(inputs: Sequence[Input], sizes: Sizes, edge: str) -> dict[str, Array]:
-    return {
-        item.name: np.full(item.sized(sizes), item.low if edge == "lowest" else item.high).astype(item.dtype)
-        for item in inputs
-    }
+    feeds: dict[str, Array] = {}
+    for item in inputs:
+        shape = item.sized(sizes)
+        if item.words:
+            feeds[item.name] = np.full(shape, item.words[0 if edge == "lowest" else -1], dtype=object)
+        else:
+            feeds[item.name] = np.full(shape, item.low if edge == "lowest" else item.high).astype(item.dtype)
+    return feeds

@@ -41,6 +41,7 @@ class Input:
         high: The largest one; integers include it.
         mean: Mean of a normal draw, one number or one a channel; None means a uniform draw.
         deviation: Standard deviation of a normal draw.
+        words: What a text is drawn from; empty where it is none.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Input:
     high: float = 1.0
     mean: Array | None = None
     deviation: Array | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def floating(self) -> bool:
@@ -78,11 +80,13 @@ def inputs_of(model: ModelProto) -> tuple[Input, ...]:
 
 
 def _input(model: ModelProto, value: ValueInfoProto) -> Input:
-    tensor = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or tensor.elem_type in {TensorProto.STRING, TensorProto.UNDEFINED}:
+    kind = value.type.optional_type.elem_type if value.type.HasField("optional_type") else value.type
+    tensor = kind.tensor_type
+    if not kind.HasField("tensor_type") or tensor.elem_type == TensorProto.UNDEFINED:
+        what = "a sequence" if kind.HasField("sequence_type") else "no tensor"
         raise UnsupportedOpError(
-            f"input {value.name} is no tensor of numbers, so no probe can be made for it",
-            hint="Verify with arrays of your own.",
+            f"input {value.name} is {what}, and probes are tensors",
+            hint="Put what makes the sequence into the model, so that its inputs are tensors.",
         )
     shape: list[int | str] = []
     for axis, size in enumerate(tensor.shape.dim):
@@ -90,10 +94,31 @@ def _input(model: ModelProto, value: ValueInfoProto) -> Input:
         symbol = size.dim_param or (f"{value.name}:{axis}" if axis else "batch")
         shape.append(int(size.dim_value) if known else symbol)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    if tensor.elem_type == TensorProto.STRING:
+        words = _words(model)
+        return Input(value.name, np.dtype(object), tuple(shape), f"{len(words)} words of the model", words=words)
     bare = Input(value.name, dtype, tuple(shape), "")
     readers = list(itertools.islice(_readers(model, value.name), _READERS))
     found = (_by_reader(bare, model, node, position) for node, position in readers)
     return next((item for item in found if item is not None), None) or _by_type(bare)
+
+
+def _words(model: ModelProto) -> tuple[str, ...]:
+    """Return the texts that the model itself knows, and two that it may not."""
+    found = {"": None, "a b": None}
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            found.update(dict.fromkeys(item.decode("utf-8", errors="replace") for item in attribute.strings))
+            if attribute.HasField("t") and attribute.t.data_type == TensorProto.STRING:
+                found.update(_texts(attribute.t))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.STRING:
+            found.update(_texts(tensor))
+    return tuple(found)[:_READERS]
+
+
+def _texts(tensor: TensorProto) -> dict[str, None]:
+    return dict.fromkeys(item.decode("utf-8", errors="replace") for item in tensor.string_data)
 
 
 def _readers(model: ModelProto, name: str) -> Iterator[tuple[NodeProto, int]]:

@@ -71,6 +71,8 @@ def computation(
             f"{node.op_type} {node.name!r} draws random numbers, so the model has no reference",
             hint="Remove the sampling, or name outputs in front of it.",
         )
+    if not domain and node.op_type == "Optional":  # a value, or none: what holds it is no sequence
+        return Computation(lambda inputs: [inputs[0] if inputs else None], schema)
     ours = node.op_type in KERNELS and (node.op_type != "Resize" or is_plain_resize(attributes_of(node)))
     if not domain and ours:
         since = version if schema is None else int(schema.since_version)

@@ -197,8 +197,8 @@ class Reference:
                     hint="Report the model: an operation that onnxruntime runs should have a reference.",
                 ) from error
             for name, value in zip(step.node.output, results, strict=False):
-                if name:
-                    frame.values[name] = value
+                if name:  # numpy makes a number of an array without axes
+                    frame.values[name] = np.asarray(value) if isinstance(value, np.generic) else value
             for name in last.get(index, ()):
                 frame.values.pop(name, None)
         self._keep_captured(frame)

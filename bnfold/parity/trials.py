@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.errors import BnfoldError, SignatureError, UnsupportedOpError
-from bnfold.parity.compare import match
+from bnfold.parity.compare import joined, match
 from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, sizes_to_try
 from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with, roundoff
@@ -125,7 +125,7 @@ def amplification(stand: Stand, probe: Probe, run: Run, *, quick: bool) -> tuple
     moved, truth = (stand.unfolded.run(feeds), run.unfolded) if quick else (stand.truth(feeds), run.reference)
     growth = {}
     for name in stand.outputs:
-        value, reference = moved[name], np.asarray(truth[name])
-        if np.shape(value) == np.shape(reference) and roundoff(np.asarray(value).dtype):
+        value, reference = joined(moved[name]), joined(truth[name])
+        if value.shape == reference.shape and roundoff(value.dtype):
             growth[name] = match(value, reference.astype(np.float64)).errors.whole
     return max(growth.values(), default=math.nan) / math.sqrt(after / before), growth

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from bnfold.parity.compare import match
+from bnfold.parity.compare import joined, match, shapes
 from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.margins import Decision, unexplained
 from bnfold.parity.verdict import Comparison, Verdict
@@ -92,6 +92,28 @@ def leaves_range(computed: Mapping[str, object], truth: Mapping[str, object]) ->
     return False
 
 
+def _flat(run: Run, output: str) -> Run:
+    """Return a probe in which an output that is a sequence is one row of its elements; a tensor is as it is."""
+    if all(isinstance(side[output], np.ndarray) for side in (run.candidate, run.unfolded, run.reference)):
+        return run
+
+    def flat(side: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {**side, output: joined(side[output])} if output in side else side
+
+    return replace(
+        run,
+        reference=flat(run.reference),
+        unfolded=flat(run.unfolded),
+        candidate=flat(run.candidate),
+        noisy=flat(run.noisy),
+        quiet=flat(run.quiet),
+    )
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else str(shapes(value))
+
+
 def rounding_model(unfolded: ModelProto, folded: ModelProto) -> ModelProto | None:
     """Return the model whose weights have to be moved to see what rounding does; None where that is seen anyway.
 
@@ -143,17 +165,13 @@ class Ledger:
             run: Its outputs.
             redraw: Runs the probe again with inputs and weights moved by a last place; None where that cannot be.
         """
-        value: object = run.candidate[self.output]
-        reference: object = run.reference[self.output]
-        if not isinstance(value, np.ndarray) or not isinstance(reference, np.ndarray):
-            self.kind = "exact"
-            self._blame(run.probe, "" if str(value) == str(reference) else "a sequence differs from the reference")
-            self.probes += 1
-            self.compared += 1
-        elif value.shape != reference.shape:
-            self._blame(run.probe, f"shape {value.shape} is not the reference's {reference.shape}")
-        elif roundoff(value.dtype):
-            self._add_floats(run, redraw)
+        value, reference = run.candidate[self.output], run.reference[self.output]
+        if shapes(value) != shapes(reference):
+            self._blame(run.probe, f"shape {_shown(value)} is not the reference's {_shown(reference)}")
+            return
+        run = _flat(run, self.output)
+        if roundoff(run.candidate[self.output].dtype):
+            self._add_floats(run, lambda look: None if (again := redraw(look)) is None else _flat(again, self.output))
         else:
             self._add_exact(run)
 
