@@ -95,7 +95,7 @@ def with_plain_bodies(net: Net, outputs: Sequence[Ref], depth: int = 0) -> Plain
 
 
 def _rewrite_branches(plain: Plain, node: Any, known: list[Value | None], depth: int) -> None:
-    copied = _copied(node)
+    copied = _copied(plain.net.nodes[node.name])
     for function in _called_by(copied):
         body = _body(plain.net, function.name, node.name)
         pins = {(name, 0): value for name, value in zip(body.arguments, known, strict=True) if value is not None}
@@ -107,7 +107,7 @@ def _rewrite_branches(plain: Plain, node: Any, known: list[Value | None], depth:
 def _rewrite_loop(
     plain: Plain, node: Any, known: list[Value | None], read: Collection[int], depth: int, *, narrow: bool
 ) -> None:
-    copied = _copied(node)
+    copied = _copied(plain.net.nodes[node.name])  # it may read a loop that was rewritten before
     names = {key: attribute(node, key).func.name for key in ("cond", "body")}
     bodies = {key: _body(plain.net, name, node.name) for key, name in names.items()}
     body = bodies["body"]
