@@ -32,6 +32,7 @@ __all__ = ["LOOPS", "Plain", "with_plain_bodies"]
 
 LOOPS = frozenset({"While", "StatelessWhile"})
 _DEEPEST = 16
+_COUNTED = 2
 
 
 @dataclass(slots=True)
@@ -138,7 +139,8 @@ def _rewrite_loop(
 def _carried(condition: _Body, body: _Body, read: Collection[int]) -> list[int]:
     """Return what a loop must carry: what is read behind it, what decides when it ends, and what these depend on."""
     deciding = needed(condition.net, condition.results)
-    wanted = {at for at, name in enumerate(condition.arguments) if name in deciding} | set(read)
+    # The count of iterations and its limit come first, and converters know them by these places.
+    wanted = {at for at, name in enumerate(condition.arguments) if name in deciding or at < _COUNTED} | set(read)
     while True:
         living = needed(body.net, [body.results[at] for at in wanted])
         more = {at for at, name in enumerate(body.arguments) if name in living} - wanted
@@ -154,8 +156,11 @@ def _narrow(node: Any, bodies: dict[str, _Body], kept: Sequence[int]) -> None:
     node.input[:] = [*(text_of(inputs[at]) for at in kept), *waits]
     types = [node.attr["T"].list.type[at] for at in kept]
     node.attr["T"].list.type[:] = types
-    if "output_shapes" in node.attr:
-        del node.attr["output_shapes"]  # they follow from the body
+    shapes = node.attr["output_shapes"].list.shape
+    if shapes:
+        rest = [type(shapes[at]).FromString(shapes[at].SerializeToString()) for at in kept]
+        del shapes[:]
+        shapes.extend(rest)
     for key, one in bodies.items():
         arguments = tuple(one.arguments[at] for at in kept)
         results = one.results if key == "cond" else tuple(one.results[at] for at in kept)
