@@ -156,8 +156,7 @@ def _narrow(node: Any, bodies: dict[str, _Body], kept: Sequence[int]) -> None:
     node.input[:] = [*(text_of(inputs[at]) for at in kept), *waits]
     types = [node.attr["T"].list.type[at] for at in kept]
     node.attr["T"].list.type[:] = types
-    shapes = node.attr["output_shapes"].list.shape
-    if shapes:
+    if "output_shapes" in node.attr and (shapes := node.attr["output_shapes"].list.shape):
         rest = [type(shapes[at]).FromString(shapes[at].SerializeToString()) for at in kept]
         del shapes[:]
         shapes.extend(rest)
