@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -74,6 +74,14 @@ def run_conversion(job: Job, settings: Settings, *, compact: bool = False) -> No
     """
     from bnfold.pipeline import convert, fold_onnx
 
+    if job.options.verify == "off" and job.output != STDOUT and job.options.outside is None:
+        from bnfold.graph.outside import Outside
+
+        # Nothing runs the model, so nothing needs all of its weights at once.
+        with Outside(job.output.parent) as outside:
+            options = replace(job.options, outside=outside)
+            run_conversion(replace(job, options=options), settings, compact=compact)
+        return
     run = fold_onnx if job.command == "fold" else convert
     with working(settings) as progress:
         conversion = run(job.source, job.options, progress=progress, unverified=True)

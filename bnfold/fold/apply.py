@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from bnfold.affine.linear import Attribute
     from bnfold.fold.plan import Fold, FoldPlan
+    from bnfold.graph.outside import Outside
     from bnfold.graph.region import Region
 
 __all__ = ["Folded", "apply"]
@@ -47,7 +48,7 @@ class Folded:
 
 @uncollected()
 @np.errstate(all="ignore")
-def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES) -> Folded:
+def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES, outside: Outside | None = None) -> Folded:
     """Return a new model in which a plan's folds are carried out.
 
     Names of inputs and outputs, metadata, doc strings, opsets and everything that no fold touches stay as they are.
@@ -56,6 +57,7 @@ def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES) -> Folded:
         model: The model that the plan was made for. It is only read.
         plan: What to fold.
         rules: The tables that the plan was made with.
+        outside: Where large new weights are kept out of memory; None holds them in the new model.
     """
     folded = ModelProto()
     folded.CopyFrom(model)
@@ -75,7 +77,7 @@ def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES) -> Folded:
         deque(draft.read_sources(plan.keep), maxlen=0)
         for fold in folds:
             draft.take(fold.index, fold.direction, fold.steps, fold.rest)
-        _Writer(draft, _graph_at(folded.graph, view.path), model.ir_version).write()
+        _Writer(draft, _graph_at(folded.graph, view.path), model.ir_version, None if view.path else outside).write()
         regions.extend(regions_of(draft, folds))
     return Folded(folded, tuple(regions))
 
@@ -89,10 +91,10 @@ def _graph_at(graph: GraphProto, path: GraphPath) -> GraphProto:
 class _Writer:
     """Writes a draft into a copy of the graph that the draft is of."""
 
-    def __init__(self, draft: Draft, graph: GraphProto, ir_version: int) -> None:
+    def __init__(self, draft: Draft, graph: GraphProto, ir_version: int, outside: Outside | None) -> None:
         self.draft, self.graph, self.wiring = draft, graph, draft.wiring
-        self.ir_version = ir_version
-        self.tensors: list[TensorProto] = []
+        self.ir_version, self.outside = ir_version, outside
+        self.tensors: deque[TensorProto] = deque()
         self.attributes: dict[int, dict[str, Attribute | None]] = {}
         self.loose: list[str] = []
         self._same: dict[tuple[str, str], str] = {}
@@ -175,7 +177,10 @@ class _Writer:
         name = self._same.get(key)
         if name is None:
             name = self.wiring.fresh(f"{wanted}_folded")
-            self.tensors.append(numpy_helper.from_array(array, name))
+            tensor = numpy_helper.from_array(array, name)
+            if self.outside is not None and self.outside.takes(array.nbytes):
+                self.outside.put(tensor)
+            self.tensors.append(tensor)
             if shared:
                 self._same[key] = name
         self.wiring.set_input(index, position, name)
@@ -233,7 +238,8 @@ class _Writer:
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
                 for tensor in self.tensors
             )
-        self.graph.initializer.extend(self.tensors)
+        while self.tensors:  # each is copied, and let go
+            self.graph.initializer.append(self.tensors.popleft())
         vanished = {name for node in self.draft.view.graph.node for name in node.output} - set(self.wiring.producers)
         _keep_only(self.graph.value_info, vanished)
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import onnx
 
+    from bnfold.graph.outside import Outside
+
 __all__ = ["Array", "Loaded", "ModeChange", "Request", "Runner", "TensorSpec"]
 
 Array = npt.NDArray[np.generic]
@@ -70,6 +72,7 @@ class Request:
         trust: Whether code inside the artifact (Lambda layers) may run.
         ema: Whether weights are the moving averages that training kept of them: ``"yes"``, ``"no"``, or ``"auto"``,
             which takes what the program itself restores.
+        outside: Where the large weights of an ONNX file stay out of memory; None reads all of them.
     """
 
     inputs: tuple[str, ...] = ()
@@ -82,6 +85,7 @@ class Request:
     opset: int | None = None
     trust: bool = False
     ema: Literal["auto", "yes", "no"] = "auto"
+    outside: Outside | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from bnfold.frontends.loaded import Loaded, ModeChange, Request, TensorSpec
 from bnfold.frontends.signature import listed, require_known, unknown_name
 from bnfold.frontends.sniff import Format
 from bnfold.graph.io import load_model
+from bnfold.graph.outside import is_outside
 from bnfold.graph.shapes import ValueType, infer, subgraphs
 from bnfold.graph.view import STANDARD_DOMAINS, outer_names
 
@@ -45,7 +46,7 @@ def load(path: Path, request: Request) -> Loaded:
             f"an ONNX file has no named signatures, so none is called '{request.signature}'",
             hint="Leave --signature out, or cut the model with --inputs and --outputs.",
         )
-    model = load_model(path)
+    model = load_model(path, request.outside)
     check(model, path)
     mode = _pin(model, request.set_values)
     model = cut(model, request.inputs, request.outputs)
@@ -218,7 +219,8 @@ def _skeleton(model: ModelProto) -> ModelProto:
     bare.value_info.extend(graph.value_info)
     bare.sparse_initializer.extend(graph.sparse_initializer)
     for tensor in graph.initializer:
-        if tensor.HasField("raw_data") and int(np.prod(tensor.dims, dtype=np.float64)) > _SMALL:
+        large = tensor.HasField("raw_data") and int(np.prod(tensor.dims, dtype=np.float64)) > _SMALL
+        if large or is_outside(tensor):
             if tensor.name not in listed_inputs:
                 bare.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         else:

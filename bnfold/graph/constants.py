@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
+from bnfold.graph.outside import content, is_outside
+
 __all__ = ["EVALUABLE", "Constant", "dequantised", "evaluate", "filled", "plain", "split", "tensor_value", "widen"]
 
 Constant = npt.NDArray[np.generic]
@@ -237,8 +239,15 @@ def _laid_out(part: npt.NDArray[np.float64], shape: tuple[int, ...], axis: int, 
 
 
 def plain(tensor: TensorProto) -> npt.NDArray[np.float32] | None:
-    """Return the numbers of a tensor as they lie in the model, without a copy; None where they lie otherwise."""
-    if tensor.data_type == TensorProto.FLOAT and tensor.raw_data and sys.byteorder == "little":  # most there is
+    """Return the numbers of a tensor as they lie in the model, without a copy; None where they lie otherwise.
+
+    What is out of memory is read.
+    """
+    if tensor.data_type != TensorProto.FLOAT or sys.byteorder != "little":
+        return None
+    if is_outside(tensor):
+        return np.frombuffer(content(tensor), np.float32).reshape(tuple(tensor.dims))
+    if tensor.raw_data:  # most there is
         numbers = np.frombuffer(tensor.raw_data, np.float32)
         if numbers.size == math.prod(tensor.dims):
             return numbers.reshape(tuple(tensor.dims))
@@ -248,4 +257,7 @@ def plain(tensor: TensorProto) -> npt.NDArray[np.float32] | None:
 def tensor_value(tensor: TensorProto) -> Constant:
     """Return a TensorProto's content, widened."""
     numbers = plain(tensor)
+    if numbers is None and is_outside(tensor):
+        read = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=content(tensor))
+        return widen(np.asarray(numpy_helper.to_array(read)))
     return widen(np.asarray(numpy_helper.to_array(tensor)) if numbers is None else numbers)

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import CorruptModelError
+from bnfold.graph.outside import Outside
 from bnfold.graph.tensors import byte_length, model_tensors
 
 __all__ = ["LARGEST_REPETITION", "load_external_data"]
@@ -27,12 +28,13 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr
 _HINT = "Keep the data files of a model in the model's own folder, as plain files, and name them relative to it."
 
 
-def load_external_data(model: ModelProto, folder: Path) -> None:
+def load_external_data(model: ModelProto, folder: Path, outside: Outside | None = None) -> None:
     """Read every tensor that a model keeps in other files into the model itself.
 
     Args:
         model: The model; its tensors are filled in place.
         folder: The folder that the model's file is in.
+        outside: Where large initializers stay out of memory; None reads all of them.
 
     Raises:
         CorruptModelError: If a location leaves the folder or is a link, or if the bytes it names are not all there.
@@ -40,7 +42,8 @@ def load_external_data(model: ModelProto, folder: Path) -> None:
     """
     sizes: dict[str, int] = {}
     read = 0
-    for tensor in model_tensors(model):
+    initializers = len(model.graph.initializer)
+    for number, tensor in enumerate(model_tensors(model)):  # the main graph's initializers come first
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = _entries(tensor)
@@ -73,6 +76,9 @@ def load_external_data(model: ModelProto, folder: Path) -> None:
                     "data files",
                     hint="Export the model again, each weight with bytes of its own.",
                 )
+            stays = outside is not None and number < initializers and outside.takes(length)
+            if stays and outside is not None and outside.leave(tensor, descriptor, offset, length):
+                continue
             tensor.raw_data = _read(descriptor, offset, length)
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")

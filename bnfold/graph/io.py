@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from bnfold.errors import BnfoldError, CorruptModelError, UnknownFormatError
-from bnfold.graph.atomic import aside, destination, is_stream, publish, write_atomically
+from bnfold.graph.atomic import Content, aside, destination, is_stream, publish, write_atomically
+from bnfold.graph.encoding import encoded, encoded_size
 from bnfold.graph.external_data import load_external_data
+from bnfold.graph.integrity import check_kind, check_text
+from bnfold.graph.outside import Outside, is_outside, outside_bytes, pieces
 from bnfold.graph.tensors import (
+    EXPORT_AGAIN,
     attribute_tensors,
     byte_length,
     check_tensor,
@@ -45,14 +49,17 @@ _EXTERNAL_FROM = 1024
 """Tensors with fewer bytes stay in the model's file even where the others go beside it."""
 
 _ALIGNED = 4096
-_EXPORT_AGAIN = "Export the model again, or download it again if it came from elsewhere."
 
 
-def load_model(path: str | os.PathLike[str]) -> ModelProto:
+def load_model(path: str | os.PathLike[str], outside: Outside | None = None) -> ModelProto:
     """Read an ONNX file, with the weights that it keeps in files beside it.
 
     What comes back has text where the format says text, and every tensor has exactly the bytes that its type and its
     shape ask for. At most 2 GiB (``LARGEST_FILE``) are read from the file itself.
+
+    Args:
+        path: The file.
+        outside: Where large weights in files beside it stay out of memory; None reads all of them.
 
     Raises:
         UnknownFormatError: If there is no such file, or if its content is no ONNX model.
@@ -62,7 +69,7 @@ def load_model(path: str | os.PathLike[str]) -> ModelProto:
     path = Path(path)
     model = load_graph(path)
     with _about(path):
-        load_external_data(model, path.parent)
+        load_external_data(model, path.parent, outside)
         check_tensors(model)
     return model
 
@@ -128,7 +135,7 @@ def parse_model(content: bytes, name: str | os.PathLike[str] = "the model") -> M
     """
     name = os.fspath(name)
     if not content:
-        raise UnknownFormatError(f"{name} is empty", hint=_EXPORT_AGAIN)
+        raise UnknownFormatError(f"{name} is empty", hint=EXPORT_AGAIN)
     model = ModelProto()
     try:
         model.ParseFromString(content)
@@ -137,15 +144,15 @@ def parse_model(content: bytes, name: str | os.PathLike[str] = "the model") -> M
         if content[0] == 0x08 and content[1:2] <= b"\x40":
             raise CorruptModelError(
                 f"{name} starts like an ONNX model and breaks off or is damaged within its {len(content)} bytes",
-                hint=_EXPORT_AGAIN,
+                hint=EXPORT_AGAIN,
             ) from None
         raise UnknownFormatError(
             f"{name} is no ONNX model: its {len(content)} bytes are not in ONNX's binary format",
             hint="Name the file that the ONNX exporter wrote.",
         ) from None
-    _check_kind(model, name)
+    check_kind(model, name)
     with _about(name):
-        _check_text(model)
+        check_text(model)
     return model
 
 
@@ -158,7 +165,7 @@ def serialize(model: ModelProto) -> bytes:
     content = None
     if _payload(model) <= LARGEST_FILE:  # looked up first: encoding what does not fit takes twice the memory
         with contextlib.suppress(EncodeError, ValueError):
-            content = model.SerializeToString(deterministic=True)
+            content = b"".join(encoded(model)) if outside_bytes(model) else model.SerializeToString(deterministic=True)
     if content is None or len(content) > LARGEST_FILE:
         raise BnfoldError(
             f"the model has {_payload(model)} bytes of weights, and one ONNX file can hold {LARGEST_FILE}",
@@ -187,12 +194,7 @@ def save_model(
         OSError: If a file cannot be written. Then nothing has changed.
     """
     path = Path(path)
-    content = None
-    if _payload(model) <= largest_file:
-        with contextlib.suppress(EncodeError, ValueError):
-            content = model.SerializeToString(deterministic=True)
-    if content is not None and len(content) > largest_file:
-        content = None
+    content = _one_file(model, largest_file)
     try:
         target = destination(path)
         if is_stream(target):
@@ -214,8 +216,20 @@ def save_model(
     return (path, beside)
 
 
+def _one_file(model: ModelProto, largest_file: int) -> Content | None:
+    """Return the content of the one file that holds a model; None if it takes more bytes than such a file may have."""
+    if _payload(model) > largest_file:
+        return None
+    if outside_bytes(model):
+        return (lambda file: file.writelines(encoded(model))) if encoded_size(model) <= largest_file else None
+    with contextlib.suppress(EncodeError, ValueError):
+        content = model.SerializeToString(deterministic=True)
+        return content if len(content) <= largest_file else None
+    return None
+
+
 def _replace(
-    target: Path, content: bytes, beside: Path | None = None, put_beside: Callable[[], object] = lambda: None
+    target: Path, content: Content, beside: Path | None = None, put_beside: Callable[[], object] = lambda: None
 ) -> None:
     """Put a model into its place, its weights before it, and remove the weights of the model that was there."""
     if beside is None and not any(target.parent.glob(f"{glob.escape(target.name)}.*.data")):
@@ -233,68 +247,6 @@ def _replace(
             raise
         for old in replaced - {beside}:
             old.unlink(missing_ok=True)
-
-
-def _check_kind(model: ModelProto, name: str) -> None:
-    """Protobuf messages do not say what they are: another kind parses as a model too, and has none of its parts."""
-    if not model.HasField("graph") or not model.HasField("ir_version"):
-        missing = "graph" if not model.HasField("graph") else "IR version"
-        raise UnknownFormatError(
-            f"{name} is no ONNX model: it has no {missing}", hint="Name the file that the ONNX exporter wrote."
-        )
-    if model.ir_version < 1:
-        raise CorruptModelError(f"{name} has the impossible IR version {model.ir_version}", hint=_EXPORT_AGAIN)
-    if model.ir_version > onnx.IR_VERSION:
-        raise UnknownFormatError(
-            f"{name} says that it is of IR version {model.ir_version}; 1 to {int(onnx.IR_VERSION)} are known",
-            hint="Upgrade the onnx package, or export the model with an older IR version.",
-        )
-    if not model.opset_import and model.ir_version >= 3:
-        raise CorruptModelError(f"{name} does not say which operator set it uses", hint=_EXPORT_AGAIN)
-    if not model.graph.output:
-        raise CorruptModelError(f"{name} has a graph without outputs", hint=_EXPORT_AGAIN)
-
-
-def _check_text(model: ModelProto) -> None:
-    """Names are compared and sorted everywhere, so all must be text; protobuf hands out broken text as bytes."""
-    texts: list[object] = [model.producer_name, model.producer_version, model.domain, model.doc_string]
-    texts += (opset.domain for opset in model.opset_import)
-    for entry in model.metadata_props:
-        texts += entry.key, entry.value
-    texts += _graph_texts(model.graph)
-    for function in model.functions:
-        texts += function.name, function.domain, *function.input, *function.output, *function.attribute
-        texts += (opset.domain for opset in function.opset_import)
-        for value in function.node:
-            texts += _node_texts(value)
-    for tensor in model_tensors(model):
-        texts.append(tensor.name)
-        for entry in tensor.external_data:
-            texts += entry.key, entry.value
-    for text in texts:
-        if not isinstance(text, str):
-            raise CorruptModelError(f"one of its names is not text: {text!r:.60}", hint=_EXPORT_AGAIN)
-
-
-def _graph_texts(graph: GraphProto) -> Iterator[object]:
-    yield graph.name
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        yield value.name
-        for dimension in value.type.tensor_type.shape.dim:
-            yield dimension.dim_param
-    for node in graph.node:
-        yield from _node_texts(node)
-
-
-def _node_texts(node: onnx.NodeProto) -> Iterator[object]:
-    yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-    for attribute in node.attribute:
-        yield attribute.name
-        yield attribute.ref_attr_name
-        if attribute.HasField("g"):
-            yield from _graph_texts(attribute.g)
-        for graph in attribute.graphs:
-            yield from _graph_texts(graph)
 
 
 @contextlib.contextmanager
@@ -344,12 +296,10 @@ def _move_tensor(tensor: TensorProto, bare: TensorProto, file: BinaryIO, digest:
     if size is None or size < _EXTERNAL_FROM or tensor.data_type == TensorProto.STRING:
         bare.CopyFrom(tensor)
         return
-    content = tensor.raw_data if tensor.HasField("raw_data") else None
-    if content is None:
-        content = numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
+    parts: Iterable[bytes] = pieces(tensor) if is_outside(tensor) else (_raw(tensor),)
     offset = file.tell()
     gap = b"\0" * (-offset % _ALIGNED)
-    for part in (gap, content):
+    for part in itertools.chain((gap,), parts):
         file.write(part)
         digest.update(part)
     bare.name, bare.data_type = tensor.name, tensor.data_type
@@ -357,8 +307,16 @@ def _move_tensor(tensor: TensorProto, bare: TensorProto, file: BinaryIO, digest:
         bare.doc_string = tensor.doc_string
     bare.dims.extend(tensor.dims)
     bare.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", ""), ("offset", str(offset + len(gap))), ("length", str(len(content)))):
+    for key, value in (("location", ""), ("offset", str(offset + len(gap))), ("length", str(size))):
         bare.external_data.add(key=key, value=value)
+
+
+def _raw(tensor: TensorProto) -> bytes:
+    return (
+        tensor.raw_data
+        if tensor.HasField("raw_data")
+        else numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
+    )
 
 
 def _own_data(path: Path) -> set[Path]:

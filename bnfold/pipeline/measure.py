@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from bnfold.frontends.loaded import Loaded
 from bnfold.frontends.sniff import checkpoint_prefix
+from bnfold.graph.outside import outside_bytes
 from bnfold.graph.shapes import subgraphs
 from bnfold.graph.tensors import byte_length, graph_initializers, model_tensors
 from bnfold.report import Measure, Source
@@ -41,7 +42,7 @@ def measure(model: ModelProto) -> Measure:
 def _bytes(model: ModelProto) -> int:
     """Return the size of a model; asking protobuf for it writes the model once, so of a large one the weights count."""
     weights = sum(byte_length(tensor) or 0 for tensor in model_tensors(model))
-    return weights if weights > _LARGE else model.ByteSize()
+    return weights if weights > _LARGE else model.ByteSize() + outside_bytes(model)
 
 
 def node_outputs(model: ModelProto) -> Iterator[str]:

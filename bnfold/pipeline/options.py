@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bnfold.frontends.loaded import Request
+from bnfold.graph.outside import Outside
 
 __all__ = ["DEFAULTS", "LARGE", "Options", "Progress"]
 
@@ -29,6 +30,7 @@ class Options:
         signature: Name of the SavedModel's signature; None means the default one.
         architecture: A Keras architecture as JSON, for files that hold only weights.
         builder: ``file.py:function`` that builds the Keras model, for files that hold only weights. Runs code.
+        custom: A Python file that defines the Keras layers and functions that are not Keras's own. Runs code.
         opset: ONNX opset to convert to; None means the frontend's default. ONNX files keep their own.
         trust: Whether code inside the artifact (Lambda layers) may run.
         ema: Whether weights are the moving averages that training kept of them: ``"yes"``, ``"no"``, or ``"auto"``,
@@ -48,6 +50,8 @@ class Options:
         seed: What the probes are drawn with.
         layerwise: Whether the report also says how far every value in the model is from float64, and what stands around
             every batch norm that stays. Takes a few more runs of the models.
+        outside: An open ``bnfold.graph.outside.Outside``: large weights that an ONNX file keeps beside it then stay out
+            of memory until the result is saved, which has to happen before it is closed. Only with ``verify="off"``.
     """
 
     inputs: tuple[str, ...] = ()
@@ -56,6 +60,7 @@ class Options:
     signature: str | None = None
     architecture: Path | None = None
     builder: str | None = None
+    custom: Path | None = None
     opset: int | None = None
     trust: bool = False
     ema: Literal["auto", "yes", "no"] = "auto"
@@ -69,6 +74,7 @@ class Options:
     repro: Path | None = None
     seed: int = 0
     layerwise: bool = False
+    outside: Outside | None = None
 
     @property
     def request(self) -> Request:
@@ -80,9 +86,11 @@ class Options:
             signature=self.signature,
             architecture=self.architecture,
             builder=self.builder,
+            custom=self.custom,
             opset=self.opset,
             trust=self.trust,
             ema=self.ema,
+            outside=self.outside if self.verify == "off" else None,
         )
 
 

@@ -207,7 +207,7 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
             plan = folding.plan(source.model, keep=(*keep, *put_back), fewest=options.fold == "fewest")
             check_keep(plan, options.keep)
             check_numbers(plan, path)
-            folded = folding.apply(source.model, plan)
+            folded = folding.apply(source.model, plan, outside=options.request.outside)
         proving = replace(proving, source=source)
         proof = proving.prove(folded)
         if proof is None:

@@ -27,7 +27,7 @@ from bnfold import fold
 from bnfold.cli import main
 right = fold.apply
 
-def wrong(unfolded, plan):
+def wrong(unfolded, plan, **named):
     folded = right(unfolded, plan)
     for tensor in folded.model.graph.initializer:
         if list(tensor.dims) == [4] and plan.folds:

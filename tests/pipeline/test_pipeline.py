@@ -133,7 +133,7 @@ def wrong_bias(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A folding that gets one bias wrong, and says where it folded."""
     right = folding.apply
 
-    def wrong(unfolded: onnx.ModelProto, plan: folding.FoldPlan) -> folding.Folded:
+    def wrong(unfolded: onnx.ModelProto, plan: folding.FoldPlan, **_named: object) -> folding.Folded:
         done = right(unfolded, plan)
         for tensor in done.model.graph.initializer if plan.folds else ():
             if list(tensor.dims) == [4] and tensor.name not in {"gamma2", "beta2", "mean2", "var2"}:
@@ -165,7 +165,7 @@ def test_a_wrong_whole_is_refused_and_handed_out_only_on_request(
 ) -> None:
     right = folding.apply
 
-    def wrong(unfolded: onnx.ModelProto, plan: folding.FoldPlan) -> folding.Folded:
+    def wrong(unfolded: onnx.ModelProto, plan: folding.FoldPlan, **_named: object) -> folding.Folded:
         done = right(unfolded, plan).model
         done.graph.node[1].op_type = "Tanh"
         return folding.Folded(done, ())

@@ -60,7 +60,7 @@ def _lying(monkeypatch: pytest.MonkeyPatch, wrong: Wrong) -> None:
     """Get the biases of some folds wrong, by so much, and hide from gate A where anything was folded."""
     right = folding.apply
 
-    def apply(unfolded: onnx.ModelProto, plan: folding.FoldPlan) -> folding.Folded:
+    def apply(unfolded: onnx.ModelProto, plan: folding.FoldPlan, **_named: object) -> folding.Folded:
         done = right(unfolded, plan)
         folded = {fold.subject.name for fold in plan.folds}
         convs = {node.output[0]: node for node in done.model.graph.node if node.op_type == "Conv"}
@@ -119,7 +119,7 @@ def test_the_suspect_is_taken_back_without_bisecting(net: Path, monkeypatch: pyt
     """Its region is known, and nobody asks gate A."""
     right = folding.apply
 
-    def apply(unfolded: onnx.ModelProto, plan: folding.FoldPlan) -> folding.Folded:
+    def apply(unfolded: onnx.ModelProto, plan: folding.FoldPlan, **_named: object) -> folding.Folded:
         done = right(unfolded, plan)
         if any(fold.subject.name == "bn3" for fold in plan.folds):
             for node in done.model.graph.node:
@@ -154,7 +154,7 @@ def _passed(region: Region, *_models: object, **_how: object) -> object:
 def test_what_is_wrong_without_any_fold_is_not_blamed_on_one(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = folding.apply
 
-    def apply(unfolded: onnx.ModelProto, plan: folding.FoldPlan) -> folding.Folded:
+    def apply(unfolded: onnx.ModelProto, plan: folding.FoldPlan, **_named: object) -> folding.Folded:
         done = right(unfolded, plan).model
         next(node for node in done.graph.node if node.op_type == "Relu").op_type = "Tanh"
         return folding.Folded(done, ())
@@ -185,7 +185,7 @@ def test_bisecting_takes_as_many_looks_as_the_plan_has_digits() -> None:
 def test_a_fold_after_which_the_model_does_not_load_is_taken_back(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = folding.apply
 
-    def apply(unfolded: onnx.ModelProto, plan: folding.FoldPlan) -> folding.Folded:
+    def apply(unfolded: onnx.ModelProto, plan: folding.FoldPlan, **_named: object) -> folding.Folded:
         done = right(unfolded, plan)
         if any(fold.subject.name == "bn4" for fold in plan.folds):
             next(node for node in done.model.graph.node if node.output[0] == "b4").domain = "nobody.knows"
