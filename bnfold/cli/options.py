@@ -106,6 +106,12 @@ framework_options = _apply(
             metavar="F.py:FN",
             help="The function that builds the model of a weights-only .h5. It is run.",
         ),
+        click.option(
+            "--custom",
+            type=_FILE,
+            metavar="F.py",
+            help="The file that defines layers that are not Keras's own. It is run.",
+        ),
         click.option("--opset", type=click.IntRange(min=1), metavar="N", help="The ONNX opset to convert to."),
         click.option(
             "--ema",

@@ -39,7 +39,7 @@ def check_idle(options: Options, loaded: Loaded, path: Path) -> None:
         )
     if loaded.format != Format.ONNX.value:
         return
-    for name in ("opset", "architecture", "builder"):
+    for name in ("opset", "architecture", "builder", "custom"):
         told = getattr(options, name)
         if told is not None:
             raise SignatureError(

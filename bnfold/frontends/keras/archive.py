@@ -204,7 +204,7 @@ def _read_hdf5(path: Path, *, check: bool) -> Artifact:
     with _hdf5(path, path.name, check=check) as root:
         text = root.attrs.get("model_config")
         weights = root.get("model_weights", root)
-        layout: Layout | None = "slots" if "layers" in weights or "_layer_checkpoint_dependencies" in weights else None
+        layout: Layout | None = "slots" if _has_slots(weights) else None
         if attribute_list(weights, "layer_names"):
             layout = "names"
         version = _text(root.attrs.get("keras_version", weights.attrs.get("keras_version", "")))
@@ -228,6 +228,13 @@ def _read_hdf5(path: Path, *, check: bool) -> Artifact:
             hint="Load and save it with Keras 2 on TensorFlow first.",
         )
     return Artifact(path, "hdf5", layout, version, config)
+
+
+def _has_slots(weights: Any) -> bool:
+    if "layers" in weights or "_layer_checkpoint_dependencies" in weights:
+        return True
+    # A model of a class of its own keeps its layers under the names of its attributes.
+    return any("vars" in group for group in weights.values() if hasattr(group, "keys"))
 
 
 def _text(value: object) -> str:

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import re
-import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from bnfold.errors import BnfoldError, CorruptModelError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.archive import Artifact, open_weights, read_text
 from bnfold.frontends.keras.bounded import weights_bounded_by
-from bnfold.frontends.keras.config import Config, LayerEntry, generation, in_inference_mode, parse, refuse_code
+from bnfold.frontends.keras.config import (
+    Config,
+    LayerEntry,
+    generation,
+    in_inference_mode,
+    parse,
+    refuse_code,
+    with_plain_names,
+)
 from bnfold.frontends.keras.guests import keras_of, quiet
+from bnfold.frontends.keras.own_classes import with_inputs
+from bnfold.frontends.keras.users_code import Custom, built_by, custom_of, first_line, in_scope
 from bnfold.frontends.keras.weights import Slot, match_layers, read_named
 from bnfold.frontends.loaded import ModeChange, Request
 
-__all__ = ["Built", "build", "first_line"]
+__all__ = ["Built", "build"]
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _SAVE_AGAIN = "Save the model again with Keras itself."
-_BUILDER_HINT = "Give a function that builds the model: --builder file.py:function"
+_BUILDER_HINT = (
+    "Give the file that defines what Keras does not know, with --custom file.py, "
+    "or a function that builds the model, with --builder file.py:function"
+)
 _WEIGHTS_ONLY_HINT = (
     "Add the architecture with --architecture model.json (what model.to_json() wrote) "
     "or a function that builds the model with --builder file.py:function"
@@ -54,26 +62,35 @@ class Built:
 def build(artifact: Artifact, request: Request) -> Built:
     """Return the model of a Keras file, its weights loaded by name wherever the file has names.
 
+    A model of a class of its own, which takes what it is given, is called on inputs of the shapes it was built for.
+
     Raises:
         SourceError: If the file holds only weights and the request does not say what they belong to, or if the given
             architecture or builder does not fit them.
         UnsupportedOpError: If the configuration names code that is not Keras's own, or Keras cannot build it.
         CorruptModelError: If weights are missing or have other shapes than the configuration says.
     """
+    built = _built(artifact, request)
+    return replace(built, model=with_inputs(built.model, built.generation))
+
+
+def _built(artifact: Artifact, request: Request) -> Built:
     if request.builder is not None:
         built = _built_by(request.builder)
         _load_weights(artifact, built, SourceError)
         return built
+    custom = custom_of(request.custom)
     if artifact.config is None or request.architecture is not None:
         if request.architecture is None:
             raise SourceError(f"{artifact.path.name} holds only weights of layers, no model", hint=_WEIGHTS_ONLY_HINT)
-        return _build_from_architecture(artifact, request.architecture, trust=request.trust)
-    refuse_code(artifact.config, trust=request.trust)
-    config, changed = in_inference_mode(artifact.config)
+        return _build_from_architecture(artifact, request.architecture, custom, trust=request.trust)
+    plain = with_plain_names(artifact.config, custom)
+    refuse_code(plain, trust=request.trust, custom=custom)
+    config, changed = in_inference_mode(plain)
     which = artifact.generation
-    with weights_bounded_by(artifact.path, which):
+    with weights_bounded_by(artifact.path, which), in_scope(custom, which):
         if artifact.container == "zip":
-            model = _load_archive(artifact, config if changed else None, trust=request.trust)
+            model = _load_archive(artifact, config if changed or custom else None, trust=request.trust)
             return Built(model, which, _changes(changed, which))
         model = _from_config(config, which, artifact.path.name, trust=request.trust)
     built = Built(model, which, _changes(changed, which))
@@ -99,14 +116,14 @@ def _changes(layers: Sequence[LayerEntry], which: int) -> tuple[ModeChange, ...]
     )
 
 
-def _build_from_architecture(artifact: Artifact, path: Path, *, trust: bool) -> Built:
+def _build_from_architecture(artifact: Artifact, path: Path, custom: Custom, *, trust: bool) -> Built:
     if not path.is_file():
         raise SourceError(f"there is no architecture {path}", hint="Give the JSON file that model.to_json() wrote.")
-    config = parse(read_text(path, "a model's architecture"), path.name)
-    refuse_code(config, trust=trust)
+    config = with_plain_names(parse(read_text(path, "a model's architecture"), path.name), custom)
+    refuse_code(config, trust=trust, custom=custom)
     config, changed = in_inference_mode(config)
     which = generation(config, str(config.get("keras_version", "")))
-    with weights_bounded_by(artifact.path, which):
+    with weights_bounded_by(artifact.path, which), in_scope(custom, which):
         model = _from_config(config, which, path.name, trust=trust)
     built = Built(model, which, _changes(changed, which))
     _load_weights(artifact, built, SourceError)
@@ -138,12 +155,6 @@ def _refusal(error: Exception, name: str, which: int) -> BnfoldError:
     if isinstance(error, OSError | KeyError) or "could not be loaded" in said or "objects could not" in said:
         return CorruptModelError(f"the weights in {name} do not fit the model in it: {said}", hint=_SAVE_AGAIN)
     return UnsupportedOpError(f"Keras {which} cannot build the model in {name}: {said}", hint=_BUILDER_HINT)
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an exception of a guest says, as one short line."""
-    text = " ".join(_COLOURS.sub("", str(error)).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 @contextmanager
@@ -184,48 +195,6 @@ def _from_config_3(config: Config, *, trust: bool) -> Any:
             return saving_utils.model_from_config(config)
 
 
-def _run_builder(builder: str) -> Any:
-    file, _, function = builder.rpartition(":")
-    path = Path(file).resolve()
-    if not file or not function.isidentifier() or not path.is_file():
-        raise SourceError(
-            f"there is no builder {builder!r}", hint="Write it as file.py:function, with an existing file."
-        )
-    keras_of(3)
-    before = (list(sys.path), dict(os.environ))
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec = importlib.util.spec_from_file_location(f"bnfold_builder_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        with quiet():
-            spec.loader.exec_module(module)
-            return _function(module, function, path)()
-    except BnfoldError:
-        raise
-    except Exception as error:
-        raise SourceError(
-            f"{path.name}:{function} raised {type(error).__name__}: {first_line(error)}",
-            hint="Make the function work without arguments and return the model.",
-        ) from error
-    finally:
-        sys.path[:] = before[0]
-        os.environ.clear()
-        os.environ.update(before[1])
-
-
-def _function(module: Any, name: str, path: Path) -> Callable[[], Any]:
-    found = getattr(module, name, None)
-    if callable(found):
-        return cast("Callable[[], Any]", found)
-    own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-    raise SourceError(
-        f"{path.name} has no function {name!r}; it has {', '.join(sorted(own)) or 'none'}",
-        hint="Name the function that builds and returns the model.",
-    )
-
-
 def _generation_of(model: Any, builder: str) -> int:
     roots = {cls.__module__.partition(".")[0] for cls in type(model).__mro__ if cls.__name__ == "Model"}
     for root, which in (("tf_keras", 2), ("keras", 3)):
@@ -239,7 +208,7 @@ def _generation_of(model: Any, builder: str) -> int:
 
 def _built_by(builder: str) -> Built:
     """Return the builder's model; where it calls layers with training=True, one like it that does not."""
-    model = _run_builder(builder)
+    model = built_by(builder)
     which = _generation_of(model, builder)
     try:
         config, changed = in_inference_mode(parse(model.to_json(), "the built model"))
@@ -256,7 +225,7 @@ def _built_by(builder: str) -> Built:
 
 
 def _load_weights(artifact: Artifact, built: Built, error: type[SourceError]) -> None:
-    if not built.model.built:
+    if not built.model.built or not built.model.weights:
         raise SourceError(
             "the model that the builder returned has no weights yet",
             hint="Give its first layer an input shape, or call the model once on an example.",

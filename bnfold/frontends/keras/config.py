@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,16 @@ from bnfold.frontends.keras.known import (
     WORDS,
 )
 
-__all__ = ["Config", "LayerEntry", "generation", "in_inference_mode", "layers", "parse", "refuse_code"]
+__all__ = [
+    "Config",
+    "LayerEntry",
+    "generation",
+    "in_inference_mode",
+    "layers",
+    "parse",
+    "refuse_code",
+    "with_plain_names",
+]
 
 Config = dict[str, Any]
 
@@ -31,7 +40,7 @@ _OWN_MODULES = ("keras", "tf_keras")
 _PURE = frozenset(["activations", "constraints", "dtype_policies", "initializers", "mixed_precision", "ops",
     "quantizers", "random", "regularizers"])  # fmt: skip
 _AGAIN = "Save the model again with Keras itself."
-_BUILDER_HINT = "Give a function that builds the model with that class: --builder file.py:function"
+_CUSTOM_HINT = "Give the Python file that defines it: --custom file.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +200,13 @@ def in_inference_mode(config: Config) -> tuple[Config, tuple[LayerEntry, ...]]:
     return config, tuple(changed)
 
 
-def refuse_code(config: Config, *, trust: bool) -> None:
+def refuse_code(config: Config, *, trust: bool, custom: Collection[str] = ()) -> None:
     """Check that a configuration names nothing but Keras's own layers and what they are made of.
 
     Args:
         config: The whole configuration; what concerns compiling is never built and not looked at.
         trust: Whether classes and code that are not Keras's own may run.
+        custom: Names of classes and functions that the caller has brought along.
 
     Raises:
         UnsupportedOpError: Naming the layer and the class.
@@ -212,7 +222,7 @@ def refuse_code(config: Config, *, trust: bool) -> None:
         if not isinstance(node, dict):
             continue
         if isinstance(node.get("class_name"), str):
-            owner = _refuse_object(node, owner, key)
+            owner = _refuse_object(node, owner, key, custom)
         stack.extend(
             (child, owner, name)
             for name, child in reversed(node.items())
@@ -220,7 +230,30 @@ def refuse_code(config: Config, *, trust: bool) -> None:
         )
 
 
-def _refuse_object(node: Config, owner: str, key: str) -> str:
+def with_plain_names(config: Config, custom: Collection[str]) -> Config:
+    """Return a configuration that calls what is the caller's own by its plain name.
+
+    What it says of packages and modules is left out, so that none is imported because a file says so.
+
+    Args:
+        config: The whole configuration.
+        custom: Names of the classes and functions that the caller has brought along.
+    """
+    if not custom:
+        return config
+    config = copy.deepcopy(config)
+    for node in _objects(config):
+        is_function = node["class_name"] == "function"
+        key = "config" if is_function else "class_name"
+        plain = str(node.get(key)).rpartition(">")[2]
+        if plain in custom and not _is_own(node["class_name"], node.get("module")):
+            node[key] = plain
+            if "registered_name" in node:  # as Keras 3 writes it
+                node.update(registered_name=plain, module="builtins" if is_function else None)
+    return config
+
+
+def _refuse_object(node: Config, owner: str, key: str, custom: Collection[str]) -> str:
     """Check one object that names a class; return what to call the layer that it belongs to."""
     class_name, module = node["class_name"], node.get("module")
     settings = node.get("config")
@@ -235,9 +268,9 @@ def _refuse_object(node: Config, owner: str, key: str) -> str:
             hint="Look at where the file comes from, and run its code with --trust",
         )
     if class_name in ("function", "builtin_function_or_method"):
-        if settings not in ACTIVATIONS:
+        if settings not in ACTIVATIONS and settings not in custom:
             raise UnsupportedOpError(
-                f"{where} uses the function {settings!r}, which is not one of Keras's own", hint=_BUILDER_HINT
+                f"{where} uses the function {settings!r}, which is not one of Keras's own", hint=_CUSTOM_HINT
             )
         return where
     if class_name == "TFOpLambda":
@@ -247,14 +280,14 @@ def _refuse_object(node: Config, owner: str, key: str) -> str:
             f"{where} ({class_name}) reads its vocabulary from another file, {settings['vocabulary']}",
             hint="Save the model with Keras's native format, which keeps the vocabulary inside.",
         )
-    if not _is_own(class_name, module):
+    if not _is_own(class_name, module) and class_name not in custom:
         package = module or str(node.get("registered_name") or "").rpartition(">")[0]
         origin = f" (of {package})" if package else ""
         raise UnsupportedOpError(
             f"{where} is of class {class_name!r}{origin}, which is not one of Keras's own layers"
             if is_layer
             else f"{where} uses {class_name!r}{origin}, which is not one of Keras's own classes",
-            hint=_BUILDER_HINT,
+            hint=_CUSTOM_HINT,
         )
     return where if is_layer else owner
 

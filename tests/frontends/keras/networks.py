@@ -87,6 +87,13 @@ def grouped(keras: Any) -> Any:
     return keras.Model(i, keras.layers.BatchNormalization(name="bn")(x))
 
 
+def smooth_activations(keras: Any) -> Any:
+    layers = keras.layers
+    i = layers.Input((6,), name="x")
+    x = layers.Activation("gelu", name="gelu")(layers.BatchNormalization(name="bn")(i))
+    return keras.Model(i, layers.Activation("selu", name="selu")(layers.Activation("mish", name="mish")(x)))
+
+
 def nested(keras: Any) -> Any:
     layers = keras.layers
     i = layers.Input((6, 6, 4), name="inner_x")

@@ -28,6 +28,7 @@ BOTH: dict[Network, list[str]] = {
     networks.rank_5_axis_2: ["bn"],
     networks.separable: ["bn1", "bn2", "bn3", "bn4"],
     networks.grouped: ["bn"],
+    networks.smooth_activations: ["bn"],
     networks.nested: ["outer/inner/bn", "outer/last"],
     networks.time_distributed: ["steps/inner/bn", "norm/last"],
     networks.called_twice: ["bn", "bn:2"],

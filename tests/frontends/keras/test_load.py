@@ -206,7 +206,7 @@ def test_a_layer_of_somebody_else_is_refused_by_name(generation: int, suffix: st
     assert str(error).startswith("layer 'double' is of class ")
     assert str(error).endswith("which is not one of Keras's own layers")
     assert "Doubled" in str(error)
-    assert error.hint == "Give a function that builds the model with that class: --builder file.py:function"
+    assert error.hint == "Give the Python file that defines it: --custom file.py"
 
 
 def with_lambda(keras: Any) -> Any:
