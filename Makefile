@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test lint serve bench constraints
+.PHONY: help setup demo test lint serve bench zoo constraints
 
 help:                ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
@@ -38,6 +38,10 @@ serve: $(STAMP)      ## start the service on 127.0.0.1:8080
 
 bench: $(STAMP)      ## fold beside other tools, as whole processes
 	$(BIN)/python -m bench.fold
+
+# Goes on where it stopped; `make zoo ZOO=--fresh` starts again. Takes an hour, and is no test.
+zoo: $(STAMP)        ## convert all of keras.applications, account for every batch norm
+	$(BIN)/python models/applications.py --write $(ZOO)
 
 # Keeps the pins that still hold; `make constraints UPGRADE=--upgrade` takes the newest of everything.
 constraints: $(STAMP) ## pin every dependency again, with hashes, for all platforms
