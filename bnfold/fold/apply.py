@@ -179,7 +179,7 @@ class _Writer:
             name = self.wiring.fresh(f"{wanted}_folded")
             tensor = numpy_helper.from_array(array, name)
             if self.outside is not None and self.outside.takes(array.nbytes):
-                self.outside.put(tensor)
+                tensor = self.outside.put(tensor)
             self.tensors.append(tensor)
             if shared:
                 self._same[key] = name

@@ -259,7 +259,12 @@ def _about(name: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _payload(model: ModelProto) -> int:
-    return sum(byte_length(tensor) or 0 for tensor in model_tensors(model))
+    """Return how many bytes of weights would stand in a model's own file."""
+    return sum(
+        byte_length(tensor) or 0
+        for tensor in model_tensors(model)
+        if tensor.data_location != TensorProto.EXTERNAL or is_outside(tensor)
+    )
 
 
 def _move_out(model: ModelProto, file: BinaryIO) -> tuple[ModelProto, str]:

@@ -81,8 +81,10 @@ class Outside:
         self._refer(tensor, number, offset, length)
         return True
 
-    def put(self, tensor: TensorProto) -> None:
-        """Move the raw content of a new tensor out of memory, in place.
+    def put(self, tensor: TensorProto) -> TensorProto:
+        """Write the raw content of a new tensor out of memory, and return a tensor that refers to it.
+
+        A tensor of which only the content is cleared would hold the memory all the same.
 
         Raises:
             OSError: If the disk is full.
@@ -97,8 +99,9 @@ class Outside:
         length = len(view)
         while view:
             view = view[self._new.write(view) :]
-        tensor.ClearField("raw_data")
-        self._refer(tensor, self._new_number, offset, length)
+        bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        self._refer(bare, self._new_number, offset, length)
+        return bare
 
     def read(self, number: int, offset: int, length: int) -> bytes:
         """Return bytes of a file.

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 
-from bnfold.errors import CorruptModelError
+from bnfold.errors import BnfoldError, CorruptModelError
+from bnfold.graph import io
 from bnfold.graph.encoding import encoded, encoded_size
 from bnfold.graph.io import load_model, save_model, serialize
 from bnfold.graph.outside import Outside, content, is_outside, outside_bytes, pieces
@@ -102,7 +103,7 @@ def test_any_mixture_of_weights_is_encoded_as_protobuf_encodes_it(
         whole = model.SerializeToString(deterministic=True)
         for tensor, (large, _size) in zip(model.graph.initializer, sizes, strict=True):
             if large:
-                outside.put(tensor)
+                tensor.CopyFrom(outside.put(tensor))
         same = b"".join(encoded(model)) == whole
         assert same
         assert encoded_size(model) == len(whole)
@@ -140,6 +141,25 @@ def test_weights_that_go_beside_the_result_are_the_same_too(tmp_path: Path) -> N
     assert data.name == again.name
     assert data.read_bytes() == again.read_bytes()
     assert (tmp_path / "whole" / "m.onnx").read_bytes() == (tmp_path / "pieces" / "m.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["in memory", "outside"])
+def test_the_weights_of_a_model_that_one_file_cannot_hold_go_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: object
+) -> None:
+    path = written_beside(tmp_path, network())
+    monkeypatch.setattr(io, "LARGEST_FILE", 100_000)  # as if 2 GiB were so little
+    with Outside(tmp_path) as outside:
+        model = load_model(path, None if held else outside)
+        with pytest.raises(
+            BnfoldError, match=r"the model has 665\d+ bytes of weights, and one ONNX file can hold 100000"
+        ):
+            serialize(model)
+        written, beside = save_model(model, tmp_path / "out.onnx", largest_file=100_000)
+    assert written.stat().st_size < 10_000
+    assert beside.stat().st_size > 600_000
+    same = load_model(written).SerializeToString() == load_model(path).SerializeToString()
+    assert same
 
 
 def test_what_is_verified_is_in_memory(tmp_path: Path) -> None:
