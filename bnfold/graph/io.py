@@ -49,6 +49,8 @@ _EXTERNAL_FROM = 1024
 """Tensors with fewer bytes stay in the model's file even where the others go beside it."""
 
 _ALIGNED = 4096
+_ABOUT = frozenset({"name", "data_type", "dims", "doc_string", "metadata_props"})
+"""What a tensor says apart from its content."""
 
 
 def load_model(path: str | os.PathLike[str], outside: Outside | None = None) -> ModelProto:
@@ -287,7 +289,7 @@ def _move_out(model: ModelProto, file: BinaryIO) -> tuple[ModelProto, str]:
     return bare, digest.hexdigest()
 
 
-def _set(message: ModelProto | GraphProto, field: str, value: object) -> None:
+def _set(message: ModelProto | GraphProto | TensorProto, field: str, value: object) -> None:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         getattr(message, field).extend(value)
     elif hasattr(value, "CopyFrom"):
@@ -307,10 +309,9 @@ def _move_tensor(tensor: TensorProto, bare: TensorProto, file: BinaryIO, digest:
     for part in itertools.chain((gap,), parts):
         file.write(part)
         digest.update(part)
-    bare.name, bare.data_type = tensor.name, tensor.data_type
-    if tensor.HasField("doc_string"):
-        bare.doc_string = tensor.doc_string
-    bare.dims.extend(tensor.dims)
+    for field, value in tensor.ListFields():
+        if field.name in _ABOUT:
+            _set(bare, field.name, value)
     bare.data_location = TensorProto.EXTERNAL
     for key, value in (("location", ""), ("offset", str(offset + len(gap))), ("length", str(size))):
         bare.external_data.add(key=key, value=value)
