@@ -39,6 +39,9 @@ _START = (
 )
 _AGAIN = "Copy or download the file again."
 _REMEMBERED = 256
+_PATIENCE = 10.0
+"""Seconds in which a process that has closed its pipe has ended."""
+
 
 _lock = Lock()
 _read: dict[tuple[object, ...], None] = {}
@@ -119,14 +122,13 @@ class _Reader:
             self._child.stdin.write(json.dumps(told).encode() + b"\n")
             self._child.stdin.flush()
             answer = self._answer(seconds * _WALL)
-        except BaseException as error:
+        except BrokenPipeError:
+            answer = None
+        except BaseException:
             self.stop()
-            if isinstance(error, BrokenPipeError):
-                answer = None
-            else:
-                raise
+            raise
         if answer is None:
-            ended = self.stop()
+            ended = self.stop(_PATIENCE)
             says = (
                 f"reading it keeps the HDF5 library busy for more than {seconds} s"
                 if ended in (-24, None)  # SIGXCPU
@@ -153,16 +155,17 @@ class _Reader:
             line += piece
         return json.loads(line)
 
-    def stop(self) -> int | None:
-        """End the process; return how it had ended before, None where it still ran."""
+    def stop(self, patience: float = 0.0) -> int | None:
+        """End the process; return how it ended by itself within so many seconds, None where it did not."""
         child, self._child = self._child, None
         if child is None or self._owner != os.getpid():
             return None
         for pipe in (child.stdin, child.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]  # both are pipes
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.wait(1)
+        if patience:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(patience)
         child.kill()
         child.wait()
         return None
