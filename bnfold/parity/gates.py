@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper
 from bnfold.errors import BnfoldError, ParityError, UnsupportedOpError
 from bnfold.graph.region import Region
 from bnfold.graph.shapes import infer
-from bnfold.parity.behaviour import Choices, Figures, Metric, class_axes
+from bnfold.parity.behaviour import Figures, Metric, class_axes
 from bnfold.parity.feeds import Probe, draw_probes, jittered, turned
 from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with
@@ -23,9 +23,10 @@ from bnfold.parity.lanes import LANES, halved
 from bnfold.parity.laws import batch_independence, determinism
 from bnfold.parity.local import check_region
 from bnfold.parity.localise import Inside, Programs, inner_errors, inside_of, locate, matched_names
-from bnfold.parity.margins import Decision, decision_behind
+from bnfold.parity.margins import decision_behind
 from bnfold.parity.reference import Reference, Scope
 from bnfold.parity.run import Session, run_node
+from bnfold.parity.sides import Side, compare
 from bnfold.parity.stand import Runner, Stand
 from bnfold.parity.static import check_static
 from bnfold.parity.trials import accepted_sizes, amplification, in_common
@@ -41,7 +42,7 @@ from bnfold.parity.verdict import (
     Verdict,
     worst_of,
 )
-from bnfold.parity.whole import Ledger, Run, rounding_model
+from bnfold.parity.whole import rounding_model
 
 __all__ = ["Progress", "verify"]
 
@@ -167,8 +168,8 @@ def _verify(task: _Task) -> Parity:
     )
     sizes, tried = accepted_sizes(stand, task.seed)
     probes = draw_probes(stand.inputs, sizes, level=task.level, seed=task.seed, given=task.given, batches=task.batches)
-    folding = _Side("folded", outputs, decisions, class_axes(unfolded))
-    translation = _Side("original", outputs if original else (), decisions, class_axes(unfolded))
+    folding = Side("folded", outputs, decisions, class_axes(unfolded))
+    translation = Side("original", outputs if original else (), decisions, class_axes(unfolded))
     figures = None if task.metric is None else Figures(task.metric)
     records, amplified, checks = [], math.nan, list[RegionCheck]()
     growth: dict[str, float] = {}
@@ -185,9 +186,9 @@ def _verify(task: _Task) -> Parity:
             stand.lost = any(check.verdict is Verdict.FAIL for check in checks)
         records[-1] = _record(probe, used=True)
         run = replace(run, amplification=growth)
-        returned = _compare(stand, probe, run, folding, stand.folded_run)
+        returned = compare(stand, probe, run, folding, stand.folded_run)
         once = once or returned
-        answered = {} if original is None else _compare(stand, probe, run, translation, stand.original_run)
+        answered = {} if original is None else compare(stand, probe, run, translation, stand.original_run)
         if figures is not None and (number < len(task.given) if task.given else probe.real):
             sides = {"reference": run.reference, "unfolded": run.unfolded, "candidate": returned}
             figures.add(probe.feeds, number, {**sides, "original": answered} if answered else sides)
@@ -218,41 +219,7 @@ def _verify(task: _Task) -> Parity:
     )
 
 
-class _Side:
-    """What is known of one candidate: its ledgers for gate B, and its choices for gate C."""
-
-    def __init__(
-        self,
-        candidate: str,
-        outputs: Sequence[str],
-        decisions: Mapping[str, Decision | None],
-        classes: Mapping[str, int],
-    ) -> None:
-        self.decisions = decisions
-        self.ledgers = {name: Ledger(name, decisions.get(name)) for name in outputs}
-        self.choices = {name: Choices(name, axis, candidate) for name, axis in classes.items() if name in self.ledgers}
-
-    def comparisons(self) -> tuple[Comparison, ...]:
-        """Return gate B, one entry an output."""
-        return tuple(ledger.result() for ledger in self.ledgers.values())
-
-    def agreements(self) -> tuple[Agreement, ...]:
-        """Return gate C, one entry an output and metric."""
-        return tuple(row for choices in self.choices.values() for row in choices.results())
-
-    def wrong(self) -> tuple[list[str], str]:
-        """Return the floats that are wrong or that decide what is, and the probe on which they are."""
-        found = [item for item in self.comparisons() if item.verdict is Verdict.FAIL]
-        names: list[str] = []
-        for item in found:
-            decision = self.decisions.get(item.output)
-            names += [item.output] if decision is None else decision.values
-        return names, found[0].probe if found else ""
-
-
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-
-Candidate = Callable[[Mapping[str, Array]], Mapping[str, Array] | None]
 
 
 def _folded_session(folded: ModelProto) -> Session:
@@ -267,41 +234,8 @@ def _record(probe: Probe, *, used: bool) -> ProbeRecord:
     return ProbeRecord(probe.name, probe.origin, shapes, used)
 
 
-def _compare(stand: Stand, probe: Probe, run: Run, side: _Side, candidate: Candidate) -> Mapping[str, Array]:
-    """Give one probe's outputs to the ledgers of one comparison; return the candidate's outputs."""
-    value = candidate(probe.feeds)
-    if value is None:
-        for ledger in side.ledgers.values():
-            ledger.doubt = stand.refusal
-        return {}
-    run = replace(run, candidate=value)
-    memory: dict[int, Run | None] = {}
-
-    def redraw(look: int) -> Run | None:
-        if stand.lost:
-            return None
-        if look not in memory:
-            feeds = jittered(probe.feeds, 1000 + look)
-            drawn = stand.baseline(probe.name, feeds, look + 1, weights=True)
-            again = None if drawn is None else candidate(feeds)
-            memory[look] = None
-            if drawn is not None and again is not None:
-                memory[look] = replace(drawn, candidate=again, amplification=run.amplification)
-        return memory[look]
-
-    for name, ledger in side.ledgers.items():
-        if name not in value:
-            ledger.doubt = "the original program does not return it"
-            continue
-        counted = ledger.probes
-        ledger.add(run, redraw)
-        if name in side.choices and ledger.probes > counted:
-            side.choices[name].add(run, ledger.allowed)
-    return value
-
-
 def _suspect(
-    stand: Stand, task: _Task, elements: _Elements, probes: Sequence[Probe], sides: tuple[_Side, _Side]
+    stand: Stand, task: _Task, elements: _Elements, probes: Sequence[Probe], sides: tuple[Side, Side]
 ) -> Suspect | None:
     """Look inside where a whole model is wrong, and no fold of it was accused."""
     folding, translation = (side.wrong() for side in sides)
