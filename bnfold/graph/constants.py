@@ -258,6 +258,6 @@ def tensor_value(tensor: TensorProto) -> Constant:
     """Return a TensorProto's content, widened."""
     numbers = plain(tensor)
     if numbers is None and is_outside(tensor):
-        read = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=content(tensor))
+        read = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(content(tensor)))
         return widen(np.asarray(numpy_helper.to_array(read)))
     return widen(np.asarray(numpy_helper.to_array(tensor)) if numbers is None else numbers)

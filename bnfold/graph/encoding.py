@@ -24,7 +24,7 @@ def encoded_size(model: ModelProto) -> int:
     return _Model(model).size
 
 
-def encoded(model: ModelProto) -> Iterator[bytes]:
+def encoded(model: ModelProto) -> Iterator[bytes | bytearray]:
     """Yield the bytes of a model; its fields in the order of their numbers, as protobuf's deterministic writer does."""
     return _Model(model).parts()
 
@@ -42,7 +42,7 @@ class _Model:
         self._graph_head = _head(_GRAPH, self._graph_size)
         self.size = len(self._front) + len(self._graph_head) + self._graph_size + len(self._behind)
 
-    def parts(self) -> Iterator[bytes]:
+    def parts(self) -> Iterator[bytes | bytearray]:
         yield self._front
         yield self._graph_head
         yield self._graph_front
@@ -68,7 +68,7 @@ class _Tensor:
             self.size = tensor.ByteSize()
         self.head = _head(_INITIALIZER, self.size)
 
-    def parts(self) -> Iterator[bytes]:
+    def parts(self) -> Iterator[bytes | bytearray]:
         if not self._outside:
             yield self._tensor.SerializeToString(deterministic=True)
             return

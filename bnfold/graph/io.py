@@ -303,10 +303,10 @@ def _move_tensor(tensor: TensorProto, bare: TensorProto, file: BinaryIO, digest:
     if size is None or size < _EXTERNAL_FROM or tensor.data_type == TensorProto.STRING:
         bare.CopyFrom(tensor)
         return
-    parts: Iterable[bytes] = pieces(tensor) if is_outside(tensor) else (_raw(tensor),)
+    parts: Iterable[bytes | bytearray] = pieces(tensor) if is_outside(tensor) else (_raw(tensor),)
     offset = file.tell()
     gap = b"\0" * (-offset % _ALIGNED)
-    for part in itertools.chain((gap,), parts):
+    for part in itertools.chain([gap], parts):
         file.write(part)
         digest.update(part)
     for field, value in tensor.ListFields():

@@ -23,6 +23,7 @@ _PREFIX = "bnfold-outside:"
 _FROM = 1 << 16
 """Tensors with fewer bytes are in memory all the same."""
 
+_CAN = hasattr(os, "preadv")
 _PIECE = 1 << 22
 _MOST_FILES = 128
 _OPEN: dict[str, Outside] = {}
@@ -60,7 +61,7 @@ class Outside:
 
     def takes(self, length: int) -> bool:
         """Tell whether a tensor of so many bytes stays out of memory."""
-        return length >= _FROM
+        return _CAN and length >= _FROM
 
     def leave(self, tensor: TensorProto, descriptor: int, offset: int, length: int) -> bool:
         """Leave a tensor where it is in a file; False if that takes one open file too many.
@@ -103,23 +104,24 @@ class Outside:
         self._refer(bare, self._new_number, offset, length)
         return bare
 
-    def read(self, number: int, offset: int, length: int) -> bytes:
+    def read(self, number: int, offset: int, length: int) -> bytearray:
         """Return bytes of a file.
 
         Raises:
             CorruptModelError: If the file has become shorter.
             OSError: If it cannot be read.
         """
-        found = bytearray()
-        while len(found) < length:
-            part = os.pread(self._files[number], length - len(found), offset + len(found))
-            if not part:
+        found = bytearray(length)
+        rest = memoryview(found)
+        while rest:
+            count = os.preadv(self._files[number], [rest], offset + length - len(rest))
+            if not count:
                 raise CorruptModelError(
                     "a data file became shorter while it was read",
                     hint="Try again when nobody writes to the model's folder.",
                 )
-            found += part
-        return bytes(found)
+            rest = rest[count:]
+        return found
 
     def _refer(self, tensor: TensorProto, number: int, offset: int, length: int) -> None:
         tensor.data_location = TensorProto.EXTERNAL
@@ -144,7 +146,7 @@ def _place(tensor: TensorProto) -> tuple[Outside, int, int, int]:
     return _OPEN[name], int(number), int(offset), int(length)
 
 
-def content(tensor: TensorProto) -> bytes:
+def content(tensor: TensorProto) -> bytearray:
     """Return all bytes of a tensor that is out of memory, little-endian as in a file.
 
     Raises:
@@ -155,7 +157,7 @@ def content(tensor: TensorProto) -> bytes:
     return outside.read(number, offset, length)
 
 
-def pieces(tensor: TensorProto) -> Iterator[bytes]:
+def pieces(tensor: TensorProto) -> Iterator[bytearray]:
     """Yield the bytes of a tensor that is out of memory, a few million at a time.
 
     Raises:
