@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.errors import CorruptModelError
+from bnfold.errors import CorruptModelError, UnsupportedOpError
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
 from bnfold.frontends.tensorflow.net import (
     Net,
@@ -39,7 +39,9 @@ def stored_values(net: Net, stored: Stored) -> dict[str, Value]:
     for node in net.nodes.values():
         if not is_variable(node):
             continue
-        name = stored.name_of(node.name) or stored.name_of(attribute(node, "shared_name").s.decode(errors="replace"))
+        name = stored.name_of(node.name)
+        if name is None and not stored.names:  # where restoring is written down, a shared name may be another's
+            name = stored.name_of(attribute(node, "shared_name").s.decode(errors="replace"))
         if name is None:
             missing.append(node.name)
             continue
@@ -108,8 +110,21 @@ def _gather(net: Net, node: Any) -> Any:
 def _frozen_by_tensorflow(net: Net, outputs: Sequence[Ref], values: Mapping[str, Value]) -> Net:
     """Freeze variables whose handles go into functions or loops."""
     tf = tensorflow()
-    with session_of(net, values) as session, quiet():
-        graph_def = tf.compat.v1.graph_util.convert_variables_to_constants(
-            session, session.graph.as_graph_def(), list(dict.fromkeys(name for name, _ in outputs))
-        )
+    readable = net.copy()
+    for name, node in net.nodes.items():
+        reading = f"{name}/Read/ReadVariableOp"  # TensorFlow asks for values under this name
+        if node.op == "VarHandleOp" and reading not in net.nodes:
+            readable.nodes[reading] = node_of(
+                "ReadVariableOp", reading, [(name, 0)], dtype=attribute(node, "dtype").type
+            )
+    try:
+        with session_of(readable, values) as session, quiet():
+            graph_def = tf.compat.v1.graph_util.convert_variables_to_constants(
+                session, session.graph.as_graph_def(), list(dict.fromkeys(name for name, _ in outputs))
+            )
+    except (ValueError, KeyError, tf.errors.OpError) as error:
+        raise UnsupportedOpError(
+            f"variables in loops and branches cannot be turned into constants: {' '.join(str(error).split())[:300]}",
+            hint="Name outputs in front of the loops with --outputs.",
+        ) from error
     return Net.of(graph_def)
