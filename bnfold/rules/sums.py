@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from bnfold.affine import Field
 from bnfold.graph.view import NodeView
 from bnfold.rules.declare import Back, Carried, Carrier, Example, Forth
 from bnfold.rules.operands import (
+    Operand,
     alike_backward,
     alike_forward,
     laid_onto,
@@ -52,9 +53,28 @@ def _sum_backward(weights: Weights, since: int) -> Back:
                 refusals.append(way)
             else:
                 ways.append(way)
+        for operands, whole in _each_of_one_value(node, found, weights):
+            share = Field(field.scale, field.shift / whole)
+            way = alike_backward(node, operands, share)
+            if isinstance(way, Carried):
+                ways.append(way)
         return tuple(ways) if ways else refusals[0]
 
     return backward
+
+
+def _each_of_one_value(
+    node: NodeView, every: Sequence[Operand], weights: Weights
+) -> Iterator[tuple[tuple[Operand, ...], float]]:
+    """Yield the terms that are one value, read several times, and how often it counts in the sum."""
+    names: dict[str, list[Operand]] = {}
+    for operand in every:
+        if operand.constant is None:
+            names.setdefault(node.proto.input[operand.position], []).append(operand)
+    for operands in names.values():
+        whole = sum(weights(node, operand.position) for operand in operands)
+        if len(operands) > 1 and whole:
+            yield tuple(operands), whole
 
 
 def _sum_forward(weights: Weights, since: int) -> Forth:

@@ -113,13 +113,27 @@ CASES: Cases = {
         f"Conv Conv Add {BN}",
         ("wrong-axis",),
     ),
-    "a value added to itself": Case(
-        "x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) s = Add(h, h) y = BN4(s)", f"Conv Add {BN}", ("used-elsewhere",)
+    "a value added to itself": Case("x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) s = Add(h, h) y = BN4(s)", "Conv Add"),
+    "a value added to itself, and read by another": Case(
+        "x[1,3,6,6] -> y z | W[4,3,3,3] | h = Conv(x, W) s = Add(h, h) z = Relu(h) y = BN4(s)",
+        f"Conv Add Relu {BN}",
+        ("used-elsewhere",),
+    ),
+    "a value added to itself twice over": Case(
+        "x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) s = Add(h, h) t = Add(s, s) y = BN4(t)", "Conv Add Add"
+    ),
+    "a value added to itself and to another": Case(
+        "x[1,3,6,6] z[1,4,4,4] | W[4,3,3,3] V[4,4,1,1] | h = Conv(x, W) g = Conv(z, V) s = Sum(h, g, h) y = BN4(s)",
+        "Conv Conv Sum",
+    ),
+    "the mean of a value and itself": Case(
+        "x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) s = Mean(h, h, h) y = BN4(s)", "Conv Mean"
+    ),
+    "the larger of a value and itself": Case(
+        "x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) s = Max(h, h) y = PBN4(s)", "Conv Max"
     ),
     "a value taken from itself": Case(
-        "x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) s = Sub(h, h) y = BN4(s)",
-        f"Conv Sub {BN} | Conv Sub Add",
-        ("used-elsewhere",),
+        "x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) s = Sub(h, h) y = BN4(s)", "Conv Sub Add"
     ),
     "a value multiplied by itself": Case(
         "x[1,3,6,6] | W[4,3,3,3] | h = Conv(x, W) s = Mul(h, h) y = BN4(s)", f"Conv Mul {BN}", ("used-elsewhere",)
@@ -157,6 +171,12 @@ CASES: Cases = {
         "x[1,3,6,6] | W[2,3,3,3] | h = Conv(x, W) c = Concat<axis=1>(h, h) y = BN4(c)",
         f"Conv Concat {BN}",
         ("used-elsewhere",),
+    ),
+    "Concat of one value twice, with one map": Case(
+        "x[1,3,6,6] | W[2,3,3,3] | h = Conv(x, W) c = Concat<axis=1>(h, h) y = UBN4(c)", "Conv Concat"
+    ),
+    "Concat of one value twice, along the rows": Case(
+        "x[1,3,6,6] | W[2,3,3,3] | h = Conv(x, W) c = Concat<axis=2>(h, h) y = BN2(c)", "Conv Concat"
     ),
     "two batch norms that are added, in front of a convolution": Case(
         "x[1,3,6,6] z[1,3,6,6] | W[4,3,3,3] | n = BN3(x) m = BN3(z) s = Add(n, m) y = Conv(s, W)",
