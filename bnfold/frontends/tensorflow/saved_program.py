@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from bnfold.frontends.tensorflow.guests import quiet, tensorflow
 from bnfold.frontends.tensorflow.inference_graph import Inference
 from bnfold.frontends.tensorflow.mode_inputs import deciders
 from bnfold.frontends.tensorflow.moments import FUSED, training_nodes
-from bnfold.frontends.tensorflow.net import Net, attribute, node_of, ref_of
+from bnfold.frontends.tensorflow.net import Net, attribute, is_variable, node_of, ref_of
 from bnfold.frontends.tensorflow.stored import Stored, constants_of
 
 __all__ = ["Program", "load_program", "program_of"]
@@ -109,7 +110,7 @@ def load_program(path: Path, graph: Any, program: Program, request: Request, loa
 
     return loaded_from(
         program.net,
-        _stored(path, graph),
+        _with_loaded(_stored(path, graph), program.net, load),
         replace(
             request,
             outputs=tuple(chosen.values()),
@@ -133,6 +134,28 @@ def _stored(path: Path, graph: Any) -> Stored:
         return constants_of(whole)
     restore = ref_of(graph.saver_def.restore_op_name)[0]
     return stored_in(prefix, without_calls(whole.cut(whole.ancestors([restore], control=True))), "")
+
+
+def _with_loaded(stored: Stored, net: Net, load: Callable[[], Any]) -> Stored:
+    """Return the stored values with those that TensorFlow's own loader finds for variables that no operation restores.
+
+    Some programs restore into variables of their own, and only the loader knows which those stand for. It names them,
+    and a name that several variables have says nothing.
+    """
+    lost = [node for node in net.nodes.values() if is_variable(node) and stored.name_of(node.name) is None]
+    if not lost:
+        return stored
+    names = Counter(attribute(node, "shared_name").s.decode() for node in net.nodes.values() if is_variable(node))
+    variables = [(variable.name.partition(":")[0], variable) for variable in load().graph.variables]
+    counts = Counter(name for name, _ in variables)
+    found = {f"loaded {name}": variable for name, variable in variables if counts[name] == names[name] == 1}
+    keys = {node.name: f"loaded {attribute(node, 'shared_name').s.decode()}" for node in lost}
+
+    def read(name: str) -> Array:
+        return np.asarray(found[name].numpy()) if name in found else stored.read(name)
+
+    shapes = {**stored.shapes, **{name: tuple(variable.shape) for name, variable in found.items()}}
+    return replace(stored, shapes=shapes, names={**stored.names, **keys}, read=read)
 
 
 def _runner(load: Callable[[], Any], modes: Mapping[str, Array], outputs: Mapping[str, str]) -> Runner:
