@@ -17,6 +17,7 @@ from bnfold.errors import CorruptModelError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.config import Config, generation, parse
 from bnfold.frontends.keras.guests import h5py
 from bnfold.frontends.keras.trial import read_elsewhere
+from bnfold.frontends.keras.window import Window
 
 __all__ = ["Artifact", "Layout", "attribute_list", "open_weights", "read_artifact", "read_text", "read_whole"]
 
@@ -272,46 +273,7 @@ def _stored(archive: zipfile.ZipFile, path: Path) -> io.IOBase | None:
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)
         name, extra = struct.unpack("<HH", file.read(4))
-    return _Window(path, member.header_offset + 30 + name + extra, member.file_size)
-
-
-class _Window(io.RawIOBase):
-    """A part of a file, to be read as if it were the file."""
-
-    def __init__(self, path: Path, start: int, size: int) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._start, self._size, self._at = start, size, 0
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that it can be read in any order."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place and return it."""
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
-        return self._at
-
-    def tell(self) -> int:
-        """Return the place that is read next."""
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as there is something left, and return how far."""
-        view = memoryview(buffer).cast("B")
-        view = view[: max(0, min(len(view), self._size - self._at))]
-        self._file.seek(self._start + self._at)
-        count = self._file.readinto(view) or 0
-        self._at += count
-        return count
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
+    return Window(path, member.header_offset + 30 + name + extra, member.file_size)
 
 
 @contextmanager
