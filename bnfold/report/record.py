@@ -168,7 +168,7 @@ class BatchNorm:
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A constant Mul, Add, Sub, Div or Neg that was folded; those that stay are no news."""
+    """A constant Mul, Add, Sub, Div or Neg, or a layer, that went into another layer; those that stay are no news."""
 
     name: str
     op_type: str

@@ -38,7 +38,9 @@ def _partner(b: Net, x: Value) -> Value:
     near = [
         v for v in b.values if (v.shape[0], v.shape[2:]) == (x.shape[0], x.shape[2:]) and len(v.shape) == len(x.shape)
     ]
-    kind = b.pick("layer", "layer", "same", "near", "input", "constant")
+    kind = b.pick("layer", "layer", "same", "near", "input", "constant", "itself")
+    if kind == "itself":
+        return x
     if kind == "same" and same:
         return b.draw(st.sampled_from(same))
     if kind in {"layer", "near"} and near:
