@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bnfold.frontends.loaded import Request
-from bnfold.graph.outside import Outside
+
+if TYPE_CHECKING:
+    from bnfold.graph.outside import Outside
 
 __all__ = ["DEFAULTS", "LARGE", "Options", "Progress"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -28,35 +27,31 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES.values(), ids=FILES)
-def test_no_framework_is_imported_and_it_takes_less_than_a_second(repository: Path, name: str) -> None:
-    took = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "bnfold", "inspect", name],
-            cwd=repository,
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment(),
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    lines = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
-    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+def test_no_framework_is_imported(repository: Path, name: str) -> None:
+    imported, _text = inspected(repository / name, repository)
     assert imported & FRAMEWORKS == set()
     assert "onnx" not in imported or name.endswith(".onnx")
-    # Processor time, and the quickest of several: what else the machine does is not measured here.
-    assert min(took) < 1
 
 
 @pytest.mark.parametrize("name", ["MSD_vgg.meta", "gender_mini_XCEPTION.21-0.95.hdf5", "fc-layers.pb"])
-def test_real_files_are_inspected_within_a_second(real_files: Path, tmp_path: Path, name: str) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ended = bnfold("inspect", real_files / name, cwd=tmp_path)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert (ended.code, ended.err) == (0, "")
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+def test_no_framework_is_imported_for_real_files(real_files: Path, tmp_path: Path, name: str) -> None:
+    imported, text = inspected(real_files / name, tmp_path)
+    assert imported & (FRAMEWORKS | {"onnx"}) == set()
+    assert name in text
+
+
+def inspected(path: Path, folder: Path) -> tuple[set[str], str]:
+    """Return the packages that the command imports for a file, and what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bnfold", "inspect", str(path)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    lines = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}, done.stdout
 
 
 def test_the_screen_of_a_keras_file(repository: Path) -> None:
