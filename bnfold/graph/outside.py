@@ -44,6 +44,7 @@ class Outside:
         self._files: list[int] = []
         self._known: dict[tuple[int, int], int] = {}
         self._new: BinaryIO | None = None
+        self._new_number = 0
 
     def __enter__(self) -> Self:
         """Open it."""
@@ -88,21 +89,28 @@ class Outside:
         A tensor of which only the content is cleared would hold the memory all the same.
 
         Raises:
-            OSError: If the disk is full.
+            OSError: If the disk is full; its ``filename`` is the folder.
         """
+        try:
+            offset = self._append(tensor.raw_data)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror or str(error), str(self.folder)) from error
+        bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        self._refer(bare, self._new_number, offset, len(tensor.raw_data))
+        return bare
+
+    def _append(self, new: bytes) -> int:
+        """Write to the end of the nameless file, and return where."""
         if self._new is None:
             # Nameless where the system can: nothing is left of it, even if the process is killed.
             self._new = tempfile.TemporaryFile(dir=self.folder, prefix=".bnfold-", buffering=0)  # noqa: SIM115
             self._new_number = len(self._files)
             self._files.append(os.dup(self._new.fileno()))
         offset = self._new.seek(0, os.SEEK_END)
-        view = memoryview(tensor.raw_data)
-        length = len(view)
+        view = memoryview(new)
         while view:
             view = view[self._new.write(view) :]
-        bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        self._refer(bare, self._new_number, offset, length)
-        return bare
+        return offset
 
     def read(self, number: int, offset: int, length: int) -> bytearray:
         """Return bytes of a file.

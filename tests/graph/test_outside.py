@@ -212,3 +212,10 @@ def test_more_files_than_may_be_open_are_read(tmp_path: Path) -> None:
         assert loaded.graph.initializer[139].raw_data == np.full(1 << 14, 139, dtype=np.float32).tobytes()
         same = b"".join(encoded(loaded)) == load_model(path).SerializeToString(deterministic=True)
         assert same
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tensor = numpy_helper.from_array(np.zeros(1 << 16, dtype=np.float32), "w")
+    with Outside(tmp_path / "nowhere") as outside, pytest.raises(FileNotFoundError) as caught:
+        outside.put(tensor)
+    assert caught.value.filename == str(tmp_path / "nowhere")
