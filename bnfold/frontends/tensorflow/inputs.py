@@ -11,9 +11,10 @@ from bnfold.frontends.tensorflow.outputs import named_tensors
 from bnfold.frontends.tensorflow.prune import needed
 from bnfold.frontends.tensorflow.shapes import Shape, shapes_of
 
-__all__ = ["left_to_feed", "with_inputs"]
+__all__ = ["PIPELINES", "left_to_feed", "with_inputs"]
 
-_PIPELINES = ("IteratorGetNext", "QueueDequeue", "OneShotIterator")
+PIPELINES = ("IteratorGetNext", "QueueDequeue", "OneShotIterator")
+"""What the operations that bring input are called, in front."""
 _RANKS = {
     "Conv2D": 4,
     "DepthwiseConv2dNative": 4,
@@ -31,7 +32,7 @@ _RANKS = {
 
 def with_inputs(net: Net, outputs: Sequence[Ref], request: Request) -> Net:
     """Return the net with placeholders for the tensors that the user feeds, and for what input pipelines bring."""
-    pipelines = [node for name in needed(net, outputs) if (node := net.nodes[name]).op.startswith(_PIPELINES)]
+    pipelines = [node for name in needed(net, outputs) if (node := net.nodes[name]).op.startswith(PIPELINES)]
     readers = net.consumers()
     brought: list[Ref] = []
     for node in pipelines:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from bnfold.errors import CorruptModelError
 from bnfold.frontends.loaded import Array, Runner
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
+from bnfold.frontends.tensorflow.inputs import PIPELINES
 from bnfold.frontends.tensorflow.net import Net, Ref, Value, is_variable
 
 __all__ = ["runner", "session_of"]
@@ -37,12 +40,13 @@ def runner(
     """
     session = session_of(net, variables)
     modes = {_name(ref): value for ref, value in fed.items() if ref[0] in net.nodes}
+    idle = _idle(net, session.graph)
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         with quiet():
             found: Sequence[Array] = session.run(
                 [_name(ref) for ref in outputs.values()],
-                {**modes, **{_name(inputs[name]): value for name, value in feeds.items() if name in inputs}},
+                {**idle, **modes, **{_name(inputs[name]): value for name, value in feeds.items() if name in inputs}},
             )
         return dict(zip(outputs, found, strict=True))
 
@@ -75,6 +79,22 @@ def session_of(net: Net, variables: Mapping[str, Value]) -> Any:
             session.close()
             raise _not_accepted(" ".join(str(error).split())[:400]) from error
     return session
+
+
+def _idle(net: Net, graph: Any) -> dict[str, Array]:
+    """Return something to feed for every input pipeline: a program waits for one even where it takes nothing from it.
+
+    What the program does take is fed in its place.
+    """
+    found = {}
+    for node in net.nodes.values():
+        if not node.op.startswith(PIPELINES):
+            continue
+        for tensor in graph.get_operation_by_name(node.name).outputs:
+            if graph.is_feedable(tensor) and tensor.dtype.is_numpy_compatible:
+                sizes = [1 if size is None else size for size in tensor.shape] if tensor.shape.rank else []
+                found[tensor.name] = np.zeros(sizes, tensor.dtype.as_numpy_dtype)
+    return found
 
 
 def _not_accepted(words: str) -> CorruptModelError:
