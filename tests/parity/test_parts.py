@@ -227,9 +227,9 @@ def test_jitter_moves_floats_by_their_roundoff_and_nothing_else() -> None:
     assert 0 < np.abs(moved["x"] - feeds["x"]).max() <= 3 * 2.0**-22
 
 
-def test_strings_cannot_be_probed() -> None:
-    graph = helper.make_graph([], "g", [helper.make_tensor_value_info("s", TensorProto.STRING, [1])], [])
-    with pytest.raises(UnsupportedOpError, match="input s is no tensor of numbers, so no probe can be made for it"):
+def test_sequences_cannot_be_probed() -> None:
+    graph = helper.make_graph([], "g", [helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, [1])], [])
+    with pytest.raises(UnsupportedOpError, match="input s is a sequence, and probes are tensors"):
         inputs_of(helper.make_model(graph))
 
 
