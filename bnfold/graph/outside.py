@@ -15,7 +15,7 @@ from typing import BinaryIO, Self
 
 from onnx import ModelProto, TensorProto
 
-from bnfold.errors import CorruptModelError
+from bnfold.errors import BnfoldError, CorruptModelError
 
 __all__ = ["Outside", "content", "is_outside", "outside_bytes", "pieces"]
 
@@ -151,6 +151,11 @@ def is_outside(tensor: TensorProto) -> bool:
 def _place(tensor: TensorProto) -> tuple[Outside, int, int, int]:
     location, offset, length = (entry.value for entry in tensor.external_data)
     name, number = location.removeprefix(_PREFIX).split(":")
+    if name not in _OPEN:
+        raise BnfoldError(
+            f"the content of tensor '{tensor.name}' was left in a file that is closed",
+            hint="Save the model before the Outside that it was read with is closed.",
+        )
     return _OPEN[name], int(number), int(offset), int(length)
 
 
@@ -158,6 +163,7 @@ def content(tensor: TensorProto) -> bytearray:
     """Return all bytes of a tensor that is out of memory, little-endian as in a file.
 
     Raises:
+        BnfoldError: If the context that it was left in is closed.
         CorruptModelError: If its file has become shorter.
         OSError: If it cannot be read.
     """
@@ -169,6 +175,7 @@ def pieces(tensor: TensorProto) -> Iterator[bytearray]:
     """Yield the bytes of a tensor that is out of memory, a few million at a time.
 
     Raises:
+        BnfoldError: If the context that it was left in is closed.
         CorruptModelError: If its file has become shorter.
         OSError: If it cannot be read.
     """

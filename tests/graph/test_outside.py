@@ -219,3 +219,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with Outside(tmp_path / "nowhere") as outside, pytest.raises(FileNotFoundError) as caught:
         outside.put(tensor)
     assert caught.value.filename == str(tmp_path / "nowhere")
+
+
+def test_a_model_that_outlives_its_context_says_so(tmp_path: Path) -> None:
+    path = written_beside(tmp_path, network())
+    with Outside(tmp_path) as outside:
+        model = load_model(path, outside)
+    with pytest.raises(BnfoldError) as caught:
+        save_model(model, tmp_path / "out.onnx")
+    assert str(caught.value) == "the content of tensor 'w' was left in a file that is closed"
+    assert caught.value.hint == "Save the model before the Outside that it was read with is closed."
+    assert not (tmp_path / "out.onnx").exists()
