@@ -11,7 +11,8 @@ import numpy as np
 
 from bnfold.errors import BnfoldError, CorruptModelError, SignatureError, SourceError
 from bnfold.frontends.loaded import Array, TensorSpec
-from bnfold.pipeline.code import first_line, is_function, load_function
+from bnfold.frontends.own_code import first_line
+from bnfold.pipeline.code import is_function, load_function
 
 __all__ = ["Given", "load_feeds", "load_given"]
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from bnfold.errors import BnfoldError, SourceError
 from bnfold.frontends.loaded import Array
-from bnfold.pipeline.code import first_line, load_function
+from bnfold.frontends.own_code import first_line
+from bnfold.pipeline.code import load_function
 from bnfold.pipeline.feeds import Given
 
 __all__ = ["OwnMetric"]

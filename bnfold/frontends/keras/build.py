@@ -27,9 +27,10 @@ from bnfold.frontends.keras.config import (
 )
 from bnfold.frontends.keras.guests import keras_of, quiet
 from bnfold.frontends.keras.own_classes import with_inputs
-from bnfold.frontends.keras.users_code import Custom, built_by, custom_of, first_line, in_scope
+from bnfold.frontends.keras.users_code import Custom, built_by, custom_of, in_scope
 from bnfold.frontends.keras.weights import Slot, match_layers, read_named
 from bnfold.frontends.loaded import ModeChange, Request
+from bnfold.frontends.own_code import first_line
 
 __all__ = ["Built", "build"]
 

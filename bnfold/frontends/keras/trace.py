@@ -19,7 +19,7 @@ import numpy.typing as npt
 from bnfold.errors import CorruptModelError, InferenceModeError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.build import Built
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
-from bnfold.frontends.keras.users_code import first_line
+from bnfold.frontends.own_code import first_line
 from bnfold.frontends.tensorflow.batch_norms import MARKER, BatchNorm, marker_key
 from bnfold.frontends.tensorflow.concrete import Frozen, freeze, nodes_of
 
