@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -72,19 +72,22 @@ def run_conversion(job: Job, settings: Settings, *, compact: bool = False) -> No
         BnfoldError: If the source cannot be converted, or the result is refuted; the report is written all the same.
         OSError: If a file cannot be written.
     """
+    from bnfold.graph.outside import Outside
+
+    options = job.options
+    with ExitStack() as stack:
+        if options.verify == "off" and job.output != STDOUT:
+            # Nothing runs the model, so nothing needs all of its weights at once.
+            options = replace(options, outside=stack.enter_context(Outside(job.output.parent)))
+        _run(job, options, settings, compact=compact)
+
+
+def _run(job: Job, options: Options, settings: Settings, *, compact: bool) -> None:
     from bnfold.pipeline import convert, fold_onnx
 
-    if job.options.verify == "off" and job.output != STDOUT and job.options.outside is None:
-        from bnfold.graph.outside import Outside
-
-        # Nothing runs the model, so nothing needs all of its weights at once.
-        with Outside(job.output.parent) as outside:
-            options = replace(job.options, outside=outside)
-            run_conversion(replace(job, options=options), settings, compact=compact)
-        return
     run = fold_onnx if job.command == "fold" else convert
     with working(settings) as progress:
-        conversion = run(job.source, job.options, progress=progress, unverified=True)
+        conversion = run(job.source, options, progress=progress, unverified=True)
     to_stdout = job.output == STDOUT
     written: Path | None = None
     content = b""

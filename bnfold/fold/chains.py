@@ -51,7 +51,7 @@ class Link:
 def layers_of(view: GraphView) -> tuple[int, ...]:
     """Return the nodes of a graph that may be one with a layer in front."""
     kinds = {_CONVOLUTION, *_PRODUCTS}
-    return tuple(index for index, node in enumerate(view.graph.node) if node.op_type in kinds)
+    return tuple(index for index, op_type in enumerate(view.op_types) if op_type in kinds)
 
 
 def find_link(draft: Draft, second: int, keep: Collection[str]) -> Link | tuple[int, Refusal] | None:

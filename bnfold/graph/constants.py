@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfold.graph.outside import content, is_outside
+from bnfold.graph.outside import content, in_memory, is_outside
 
 __all__ = ["EVALUABLE", "Constant", "dequantised", "evaluate", "filled", "plain", "split", "tensor_value", "widen"]
 
@@ -257,7 +257,4 @@ def plain(tensor: TensorProto) -> npt.NDArray[np.float32] | None:
 def tensor_value(tensor: TensorProto) -> Constant:
     """Return a TensorProto's content, widened."""
     numbers = plain(tensor)
-    if numbers is None and is_outside(tensor):
-        read = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(content(tensor)))
-        return widen(np.asarray(numpy_helper.to_array(read)))
-    return widen(np.asarray(numpy_helper.to_array(tensor)) if numbers is None else numbers)
+    return widen(np.asarray(numpy_helper.to_array(in_memory(tensor))) if numbers is None else numbers)

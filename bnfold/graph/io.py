@@ -25,7 +25,6 @@ from bnfold.graph.tensors import (
     EXPORT_AGAIN,
     attribute_tensors,
     byte_length,
-    check_tensor,
     check_tensors,
     graph_initializers,
     model_tensors,
@@ -33,9 +32,7 @@ from bnfold.graph.tensors import (
 
 __all__ = [
     "LARGEST_FILE",
-    "load_graph",
     "load_model",
-    "load_tensor",
     "parse_model",
     "save_model",
     "serialize",
@@ -69,22 +66,6 @@ def load_model(path: str | os.PathLike[str], outside: Outside | None = None) -> 
         OSError: If the file exists and cannot be read.
     """
     path = Path(path)
-    model = load_graph(path)
-    with _about(path):
-        load_external_data(model, path.parent, outside)
-        check_tensors(model)
-    return model
-
-
-def load_graph(path: str | os.PathLike[str]) -> ModelProto:
-    """Read an ONNX file alone: tensors that it keeps in files beside it stay there, and none is looked at.
-
-    Raises:
-        UnknownFormatError: If there is no such file, or if its content is no ONNX model.
-        CorruptModelError: If it is one that is damaged or incomplete.
-        OSError: If the file exists and cannot be read.
-    """
-    path = Path(path)
     try:
         about = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -100,28 +81,11 @@ def load_graph(path: str | os.PathLike[str]) -> ModelProto:
             f"{path} has {about.st_size} bytes, and one ONNX file can hold {LARGEST_FILE}",
             hint="Export the model with its weights as external data.",
         )
-    return parse_model(path.read_bytes(), path)
-
-
-def load_tensor(tensor: TensorProto, path: str | os.PathLike[str]) -> TensorProto:
-    """Return a tensor of a model file with all its bytes: itself, or a copy where they are in a file beside it.
-
-    Args:
-        tensor: One of a model that ``load_graph`` has read.
-        path: The model's file.
-
-    Raises:
-        CorruptModelError: If it has not the bytes that its type and shape ask for, or reaches outside of the folder.
-        OSError: If its file exists and cannot be read.
-    """
+    model = parse_model(path.read_bytes(), path)
     with _about(path):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            one = ModelProto()
-            one.graph.initializer.append(tensor)
-            load_external_data(one, Path(path).parent)
-            tensor = one.graph.initializer[0]
-        check_tensor(tensor)
-    return tensor
+        load_external_data(model, path.parent, outside)
+        check_tensors(model)
+    return model
 
 
 def parse_model(content: bytes, name: str | os.PathLike[str] = "the model") -> ModelProto:

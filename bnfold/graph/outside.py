@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto
 
 from bnfold.errors import BnfoldError, CorruptModelError
 
-__all__ = ["Outside", "content", "is_outside", "outside_bytes", "pieces"]
+__all__ = ["Outside", "content", "in_memory", "is_outside", "outside_bytes", "pieces"]
 
 _PREFIX = "bnfold-outside:"
 _FROM = 1 << 16
@@ -169,6 +169,19 @@ def content(tensor: TensorProto) -> bytearray:
     """
     outside, number, offset, length = _place(tensor)
     return outside.read(number, offset, length)
+
+
+def in_memory(tensor: TensorProto) -> TensorProto:
+    """Return a tensor with its content: itself, or a copy where it is out of memory.
+
+    Raises:
+        BnfoldError: If the context that it was left in is closed.
+        CorruptModelError: If its file has become shorter.
+        OSError: If it cannot be read.
+    """
+    if not is_outside(tensor):
+        return tensor
+    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(content(tensor)))
 
 
 def pieces(tensor: TensorProto) -> Iterator[bytearray]:

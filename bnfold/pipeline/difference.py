@@ -1,4 +1,4 @@
-"""How two ONNX files differ: nodes and constants by name, holding no more than two constants of the files beside them.
+"""How two ONNX files differ: nodes and constants by name, holding no more than two large constants of the files beside them.
 
 Everything is looked up by name, so the time grows with the size of the two files and not with their product.
 """
@@ -9,12 +9,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from bnfold.graph.io import load_graph, load_tensor
+from bnfold.graph.io import load_model
+from bnfold.graph.outside import Outside, in_memory
+from bnfold.graph.view import STANDARD_DOMAINS
 from bnfold.pipeline.ulps import distance
 from bnfold.report.difference import BatchNormChange, Difference, FileChange, NodeChange, OpCount, WeightChange
 from bnfold.report.render_layout import plural
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["diff"]
 
-_STANDARD = frozenset({"", "ai.onnx"})
 _LONGEST = 200
 """Characters of an entry of the metadata that are shown."""
 
@@ -44,7 +46,11 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Difference:
         SourceError: If one of them cannot be read as ONNX.
         OSError: If one of them exists and cannot be read.
     """
-    one, other = _Side(a), _Side(b)
+    with Outside(Path(a).parent) as outside:
+        return _difference(_Side(a, outside), _Side(b, outside))
+
+
+def _difference(one: _Side, other: _Side) -> Difference:
     pairs = tuple(_pairs(one, other))
     weights, equal = _weights(one, other, pairs)
     nodes = tuple(_nodes(one, other, pairs))
@@ -57,8 +63,8 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Difference:
     )
     others = tuple(_others(one.model, other.model))
     return Difference(
-        a=os.fspath(a),
-        b=os.fspath(b),
+        a=os.fspath(one.path),
+        b=os.fspath(other.path),
         equal=not (ops or nodes or weights or batch_norms or others),
         ops=ops,
         nodes=nodes,
@@ -77,14 +83,14 @@ class _Side:
 
     Attributes:
         path: Where it is.
-        model: What it holds, without the files beside it.
+        model: What it holds; large weights in files beside it stay there.
         nodes: Every node with its scope.
         weights: Every constant by its scope and name.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], outside: Outside) -> None:
         self.path = path
-        self.model: ModelProto = load_graph(path)
+        self.model: ModelProto = load_model(path, outside)
         self.nodes: list[tuple[str, NodeProto]] = []
         self.weights: dict[Place, TensorProto] = {}
         self._add("", self.model.graph)
@@ -111,7 +117,7 @@ class _Side:
 
     def tensor(self, place: Place) -> TensorProto:
         """Return a constant with its bytes, those of another file included."""
-        return load_tensor(self.weights[place], self.path)
+        return in_memory(self.weights[place])
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,13 +383,13 @@ def _dtype(tensor: TensorProto) -> str:
 
 def _constant(node: NodeProto) -> TensorProto | None:
     """Return the tensor that a Constant node holds."""
-    if node.op_type != "Constant" or node.domain not in _STANDARD or not node.output:
+    if node.op_type != "Constant" or node.domain not in STANDARD_DOMAINS or not node.output:
         return None
     return next((item.t for item in node.attribute if item.name == "value" and item.HasField("t")), None)
 
 
 def _operation(node: NodeProto) -> str:
-    return node.op_type if node.domain in _STANDARD else f"{node.domain}::{node.op_type}"
+    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
 
 
 def _called(node: NodeProto) -> str:
