@@ -36,10 +36,14 @@ def importing_from(folder: Path) -> Iterator[None]:
 
 
 def run_file(path: Path) -> ModuleType:
-    """Run a Python file, and return what it defines. Whatever the file raises comes out."""
+    """Run a Python file, and return what it defines. Whatever the file raises comes out.
+
+    Raises:
+        SourceError: If its name is not that of a Python file.
+    """
     spec = importlib.util.spec_from_file_location(f"bnfold_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise SourceError(f"{path.name} is no Python file", hint="Name a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

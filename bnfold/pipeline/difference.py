@@ -1,4 +1,4 @@
-"""How two ONNX files differ: nodes and constants by name, holding no more than two large constants of the files beside them.
+"""How two ONNX files differ: nodes and constants by name, with no more than two large constants of files beside them.
 
 Everything is looked up by name, so the time grows with the size of the two files and not with their product.
 """
