@@ -10,13 +10,27 @@ import numpy as np
 
 from bnfold.parity.kernels import Array
 
-__all__ = ["Errors", "Match", "joined", "match", "shapes"]
+__all__ = ["Errors", "Match", "allowed", "joined", "match", "shapes"]
 
 _OWN_SCALE = 8
 """A channel of fewer elements has no root mean square worth the name: its scale is that of its sample."""
 _FAINTEST = 2.0**-5
 """A channel fainter than this, relative to the whole output, is measured against this: below lies what the rounding of
 its neighbours leaves, and a channel that the reference has at exactly 0 has no scale at all."""
+
+
+_LARGE = 1000
+
+
+def allowed(baseline: float, elements: int, u: float) -> float:
+    """Return the error that rounding explains: ``3·E(unfolded) + 8u``, or 4 times below 1000 elements.
+
+    Args:
+        baseline: The error of the unfolded model.
+        elements: How many elements the value has.
+        u: The unit round-off of its type.
+    """
+    return (3 if elements >= _LARGE else 4) * baseline + 8 * u
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 from bnfold.errors import BnfoldError
 from bnfold.graph.region import Region
 from bnfold.graph.shapes import infer
-from bnfold.parity.compare import match
+from bnfold.parity.compare import allowed, match
 from bnfold.parity.feeds import Probe, draw_probes, sizes_to_try
 from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with, roundoff
@@ -234,8 +234,7 @@ def _figures(value: Array, base: Array, truth: Array) -> _Figures:
     """Return the errors of one value in both models, and what gate B would allow."""
     own, theirs = _error(base, truth), _error(value, truth)
     u = max(roundoff(value.dtype), roundoff(base.dtype))
-    factor = 3 if truth.size >= 1000 else 4
-    return _Figures(own, theirs, factor * own + 8 * u, int(truth.size))
+    return _Figures(own, theirs, allowed(own, truth.size, u), int(truth.size))
 
 
 def _error(value: Array, truth: Array) -> float:

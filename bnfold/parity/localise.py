@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.graph.region import Region
-from bnfold.parity.compare import match
+from bnfold.parity.compare import allowed, match
 from bnfold.parity.feeds import jittered
 from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.program import called, reads_of
@@ -38,8 +38,6 @@ _AT_ONCE = 48
 """How many inner values are held at a time."""
 _DRAWS = 3
 """How often the rounding errors are drawn: a value that one lucky draw of the other program accuses is innocent."""
-_LARGE = 1000
-"""Values of fewer elements are granted 4 times the other's error instead of 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,7 @@ def _errors(truth: object, ours: object, theirs: object) -> InnerError | None:
         return None
     other = match(theirs, truth)
     u = max(roundoff(ours.dtype), roundoff(theirs.dtype))
-    limit = (3 if truth.size >= _LARGE else 4) * own.errors.worst + 8 * u
+    limit = allowed(own.errors.worst, truth.size, u)
     return InnerError(own.errors.worst, math.inf if other.misplaced else other.errors.worst, limit)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from bnfold.parity.compare import joined, match, shapes
+from bnfold.parity.compare import allowed, joined, match, shapes
 from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.margins import Decision, unexplained
 from bnfold.parity.verdict import Comparison, Verdict
@@ -221,11 +221,10 @@ class Ledger:
                 self.doubt = f"a change in the input's last place changes it by {amplified:.2g}"
             return
         size = run.reference[self.output].size
-        factor = 3 if size >= 1000 else 4
         u = max(roundoff(run.candidate[self.output].dtype), roundoff(run.unfolded[self.output].dtype))
         candidate, baseline, own = figures.candidate, figures.baseline, figures.own
         for look in range(0 if self.failure else _LOOKS):  # one failure is enough
-            if candidate <= factor * baseline + 8 * u:
+            if candidate <= allowed(baseline, size, u):
                 break
             again = redraw(look)
             if again is None:
@@ -233,7 +232,7 @@ class Ledger:
             other = self._errors(again)
             candidate = max(candidate, math.inf if other.misplaced else other.candidate)
             baseline, own = max(baseline, other.baseline), max(own, other.own)
-        limit = self.allowed = factor * baseline + 8 * u
+        limit = self.allowed = allowed(baseline, size, u)
         self.probes += 1
         if candidate >= self.candidate:
             self.candidate, self.limit = candidate, limit
