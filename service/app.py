@@ -12,10 +12,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 import bnfold
-from service.jobs import Jobs, storage_error
-from service.problems import InternalError, MalformedError, MethodError, NotFoundError, ServiceError, problem
+from service.jobs import Jobs
+from service.problems import (
+    InternalError,
+    MalformedError,
+    MethodError,
+    NotFoundError,
+    ServiceError,
+    problem,
+    storage_error,
+)
 from service.routes import fold, health, inference, models
-from service.runners import Runners
+from service.serving.runners import Runners
 from service.settings import Settings
 from service.state import State
 from service.store import Store

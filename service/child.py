@@ -74,7 +74,7 @@ def _defect(error: Exception) -> dict[str, Any]:
 
 def _convert(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     import bnfold
-    from service.session import UnrunnableError, open_session, signature_of
+    from service.serving.session import UnrunnableError, open_session, signature_of
 
     told = dict(job["options"])
     architecture = folder / "architecture" / "architecture.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -23,12 +22,14 @@ from service.problems import (
     RefusedError,
     StorageError,
     TimeLimitError,
+    storage_error,
 )
+from service.processes import end_group
 from service.sandbox import Limits, child_command, child_environment
 from service.settings import Settings
 from service.store import Store
 
-__all__ = ["Job", "Jobs", "end_group", "storage_error"]
+__all__ = ["Job", "Jobs"]
 
 _LOG = logging.getLogger("service.jobs")
 _LARGEST_OUTCOME = 2**20
@@ -234,22 +235,6 @@ class Jobs:
             hint=f"Set {setting} higher, or convert the model with the command line.",
             members={"limit": limit},
         )
-
-
-def end_group(leader: int) -> None:
-    """Kill a child and everything that it started."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-
-
-def storage_error(error: OSError) -> StorageError | InternalError:
-    """Return the error that tells a client why the store could not be written or read."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:
-        return StorageError(
-            f"the store cannot be written: {error.strerror}", hint="Make room on the disk of BNFOLD_STORE."
-        )
-    _LOG.error("the store failed", exc_info=error)
-    return InternalError("the service met a defect of bnfold", hint="Report this, with what the service logged.")
 
 
 def _death(status: int) -> str:

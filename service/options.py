@@ -133,6 +133,6 @@ def _versions() -> dict[str, str]:
     folder = Path(spec.origin).parent
     for path in sorted(folder.rglob("*.py")):
         code.update(path.relative_to(folder).as_posix().encode("utf-8") + b"\0" + path.read_bytes() + b"\0")
-    for name in ("child.py", "session.py"):
-        code.update(Path(__file__).with_name(name).read_bytes())
+    for name in ("child.py", "serving/session.py"):
+        code.update((Path(__file__).parent / name).read_bytes())
     return {**found, "bnfold": code.hexdigest()}

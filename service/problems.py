@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -29,7 +31,10 @@ __all__ = [
     "TooLargeError",
     "UnsupportedMediaError",
     "problem",
+    "storage_error",
 ]
+
+_LOG = logging.getLogger("service.problems")
 
 
 class ServiceError(BnfoldError):
@@ -202,3 +207,13 @@ def problem(error: ServiceError, *, inference: bool = False) -> JSONResponse:
     if inference:
         body["error"] = f"{error}. {error.hint}"
     return JSONResponse(body, status_code=status, headers=error.headers, media_type="application/problem+json")
+
+
+def storage_error(error: OSError) -> StorageError | InternalError:
+    """Return the error that tells a client why the store could not be written or read."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:
+        return StorageError(
+            f"the store cannot be written: {error.strerror}", hint="Make room on the disk of BNFOLD_STORE."
+        )
+    _LOG.error("the store failed", exc_info=error)
+    return InternalError("the service met a defect of bnfold", hint="Report this, with what the service logged.")

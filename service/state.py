@@ -9,7 +9,7 @@ from starlette.requests import Request  # noqa: TC002  (FastAPI reads the annota
 from service.cards import Card
 from service.jobs import Jobs
 from service.problems import NotFoundError
-from service.runners import Runners
+from service.serving.runners import Runners
 from service.settings import Settings
 from service.store import VERSION, Store
 

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 import bnfold
 from service.cards import Card
-from service.infer import read_question, write_answer
 from service.problems import NotRunnableError, SlowUploadError, TooLargeError, UnsupportedMediaError
+from service.serving.questions import read_question, write_answer
 from service.state import kept, state_of
 
 __all__ = ["router"]

@@ -66,7 +66,7 @@ class Server:
 
     def aside(self) -> list[Path]:
         """Return the folders of requests; a runner's is left out."""
-        runners = {Path(f"/proc/{runner}/cwd").resolve() for runner in self.children("service.runner")}
+        runners = {Path(f"/proc/{runner}/cwd").resolve() for runner in self.children("service.serving.runner")}
         return [path for path in (self.store / "aside").iterdir() if path.resolve() not in runners]
 
     def kill(self) -> None:

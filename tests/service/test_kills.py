@@ -190,7 +190,7 @@ def test_when_the_service_is_killed_its_children_die_and_nothing_is_left(store: 
         body = json.dumps({"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0.5] * 192}]})
         assert client.post(f"/v2/models/{name}/infer", content=body).status_code == 200
         answer = crew.submit(post, client, conv_model(31))
-        children = [server.held_child(), *server.children("service.runner")]
+        children = [server.held_child(), *server.children("service.serving.runner")]
         assert len(children) == 2
         server.kill()
         assert isinstance(answer.exception(), Exception)
@@ -271,18 +271,18 @@ def test_a_runner_that_died_is_started_again(own: Server, link: str) -> None:
     with own.client() as client:
         first = client.post(link, content=_question())
         assert first.status_code == 200
-        (runner,) = own.children("service.runner")
+        (runner,) = own.children("service.serving.runner")
         assert client.post(link, content=_question()).json() == first.json()
-        assert own.children("service.runner") == [runner]
+        assert own.children("service.serving.runner") == [runner]
         os.kill(runner, signal.SIGKILL)
         assert client.post(link, content=_question()).json() == first.json()
-        assert own.children("service.runner") not in ([], [runner])
+        assert own.children("service.serving.runner") not in ([], [runner])
 
 
 def test_a_runner_that_dies_at_work_is_asked_again(own: Server, link: str, crew: ThreadPoolExecutor) -> None:
     with own.client() as client:
         first = client.post(link, content=_question()).json()
-        (runner,) = own.children("service.runner")
+        (runner,) = own.children("service.serving.runner")
         os.kill(runner, signal.SIGSTOP)
         answer = crew.submit(client.post, link, content=_question())
         time.sleep(0.3)
@@ -293,13 +293,13 @@ def test_a_runner_that_dies_at_work_is_asked_again(own: Server, link: str, crew:
 def test_a_runner_that_takes_too_long_is_replaced(own: Server, link: str) -> None:
     with own.client() as client:
         assert client.post(link, content=_question()).status_code == 200
-        (runner,) = own.children("service.runner")
+        (runner,) = own.children("service.serving.runner")
         os.kill(runner, signal.SIGSTOP)
         answer = client.post(link, content=_question())
         assert answer.status_code == 504
         assert answer.json()["error"].startswith("the inference took longer than 3 s. ")
         assert client.post(link, content=_question()).status_code == 200
-        assert runner not in own.children("service.runner")
+        assert runner not in own.children("service.serving.runner")
 
 
 def test_only_so_many_models_stay_loaded(store: Path) -> None:
@@ -307,7 +307,7 @@ def test_only_so_many_models_stay_loaded(store: Path) -> None:
         links = [post(client, conv_model(seed), verify="off").json()["links"]["infer"] for seed in (60, 61, 62)]
         for link in (*links, *links):
             assert client.post(link, content=_question()).status_code == 200
-            assert len(server.children("service.runner")) <= 2
+            assert len(server.children("service.serving.runner")) <= 2
 
 
 def test_a_connection_that_sends_nothing_keeps_nobody_waiting(own: Server) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from service.cards import Card, TensorCard
 from service.problems import TensorError
-from service.tensors import Tensor, from_json, tensor, to_json
+from service.serving.tensors import Tensor, from_json, tensor, to_json
 
 __all__ = ["Question", "read_question", "write_answer"]
 

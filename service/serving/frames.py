@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-from service.tensors import DATATYPES, Tensor
+from service.serving.tensors import DATATYPES, Tensor
 
 __all__ = ["FrameError", "pack", "read_async", "read_from", "tensors_of"]
 

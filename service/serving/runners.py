@@ -13,13 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.frames import FrameError, pack, read_async
-from service.jobs import end_group, storage_error
-from service.problems import CrashedError, NotRunnableError, QueueFullError, TensorError, TimeLimitError
+from service.problems import (
+    CrashedError,
+    NotRunnableError,
+    QueueFullError,
+    TensorError,
+    TimeLimitError,
+    storage_error,
+)
+from service.processes import end_group
 from service.sandbox import Limits, child_command, child_environment
+from service.serving.frames import FrameError, pack, read_async
+from service.serving.tensors import Tensor
 from service.settings import Settings
 from service.store import Store
-from service.tensors import Tensor
 
 __all__ = ["Runners"]
 
@@ -120,7 +127,7 @@ class Runners:
             arguments = [str(self.store.model(name)), str(settings.runner_threads or os.cpu_count() or 1)]
             limits = Limits(memory=int(settings.runner_memory), file_size=int(settings.job_file_size), cpu_seconds=0)
             model.runner = await asyncio.create_subprocess_exec(
-                *child_command("service.runner", limits, arguments),
+                *child_command("service.serving.runner", limits, arguments),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 cwd=model.folder,

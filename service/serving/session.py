@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from service.tensors import Spec
+from service.serving.tensors import Spec
 
 __all__ = ["UnrunnableError", "open_session", "signature_of"]
 

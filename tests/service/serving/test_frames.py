@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.frames import FrameError, pack, read_async, read_from
-from service.tensors import DATATYPES, Tensor
+from service.serving.frames import FrameError, pack, read_async, read_from
+from service.serving.tensors import DATATYPES, Tensor
 
 TENSORS = st.lists(
     st.builds(

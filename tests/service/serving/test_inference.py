@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from service.tensors import DATATYPES
+from service.serving.tensors import DATATYPES
 from tests.service.server import Server, conv_model, post
 
 if TYPE_CHECKING:

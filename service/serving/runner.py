@@ -23,8 +23,8 @@ def main() -> None:
 
 
 def _serve(path: Path, threads: int, questions: BinaryIO, answers: BinaryIO) -> None:
-    from service.frames import pack, read_from
-    from service.session import UnrunnableError, open_session, signature_of
+    from service.serving.frames import pack, read_from
+    from service.serving.session import UnrunnableError, open_session, signature_of
 
     try:
         session = open_session(path, threads)
@@ -39,8 +39,8 @@ def _serve(path: Path, threads: int, questions: BinaryIO, answers: BinaryIO) -> 
 
 
 def _answer(session: Any, datatypes: dict[str, str], header: dict[str, Any], tensors: list[Any]) -> list[bytes]:
-    from service.frames import pack
-    from service.tensors import array_of, of_array
+    from service.serving.frames import pack
+    from service.serving.tensors import array_of, of_array
 
     names = header["outputs"]
     try:
