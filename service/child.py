@@ -2,18 +2,22 @@
 
 It is given a folder: ``job.json`` says what to do, ``upload/`` holds the file and is the working directory, and
 ``out/`` takes the results. ``out/outcome.json`` is written last, and counts only where this process ends with status 0.
+On its standard output it tells the step that runs, as lines of JSON; whatever libraries print goes where messages go.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import os
 import re
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from service.sandbox import confine
 
@@ -28,16 +32,34 @@ _OUT_OF_MEMORY = re.compile(
 def main() -> None:
     """Convert what the folder holds that the command line names."""
     (folder,) = map(Path, confine(sys.argv[1:]))
-    outcome = _outcome(folder)
+    steps = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    with steps:
+        outcome = _outcome(folder, _teller(steps))
     (folder / "out" / "outcome.json").write_text(json.dumps(outcome), "utf-8")
 
 
-def _outcome(folder: Path) -> dict[str, Any]:
+def _teller(steps: BinaryIO) -> Callable[[str, float | None], None]:
+    """Return what tells the step that runs, and how much of it is done; nobody may be there to hear it."""
+    last: tuple[str, int] | None = None
+
+    def tell(step: str, done: float | None) -> None:
+        nonlocal last
+        told = (step, int(20 * done) if done is not None else -1)
+        if told != last:
+            last = told
+            with contextlib.suppress(OSError):
+                steps.write(json.dumps({"step": step, "done": done}).encode("ascii") + b"\n")
+
+    return tell
+
+
+def _outcome(folder: Path, tell: Callable[[str, float | None], None]) -> dict[str, Any]:
     import bnfold
 
     job = json.loads((folder / "job.json").read_text("utf-8"))
     try:
-        return _convert(folder, job)
+        return _convert(folder, job, tell)
     except bnfold.BnfoldError as error:
         return {"kind": "refused", "code": error.code, "message": str(error), "hint": error.hint}
     except OSError as error:
@@ -72,7 +94,7 @@ def _defect(error: Exception) -> dict[str, Any]:
     return {"kind": "defect", "message": type(error).__name__}
 
 
-def _convert(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+def _convert(folder: Path, job: dict[str, Any], tell: Callable[[str, float | None], None]) -> dict[str, Any]:
     import bnfold
     from service.serving.session import UnrunnableError, open_session, signature_of
 
@@ -89,11 +111,17 @@ def _convert(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
         keep=tuple(told.get("keep", ())),
         verify=told.get("verify"),
         seed=told.get("seed", 0),
+        ema=told.get("ema", "auto"),
+        freeze_initializers=told.get("freeze_initializers") == "yes",
+        layerwise=told.get("layerwise") == "yes",
     )
-    conversion = bnfold.convert(Path(job["upload"]), options)
+    conversion = bnfold.convert(Path(job["upload"]), options, progress=tell)
+    tell("write", None)
     written = conversion.save(folder / "out" / "model.onnx")
     (folder / "out" / "report.json").write_text(conversion.report.to_json(), "utf-8")
-    strays = sorted(path.name for path in (folder / "out").iterdir() if path.name not in {"model.onnx", "report.json"})
+    (folder / "out" / "report.html").write_text(conversion.report.to_html(), "utf-8")
+    wanted = {"model.onnx", "report.json", "report.html"}
+    strays = sorted(path.name for path in (folder / "out").iterdir() if path.name not in wanted)
     if strays or written.name != "model.onnx":
         return {"kind": "file-size"}  # a model beyond 2 GiB is several files
     try:

@@ -169,7 +169,7 @@ class Jobs:
             child = await asyncio.create_subprocess_exec(
                 *child_command("service.child", limits, [str(folder)]),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
+                stdout=asyncio.subprocess.DEVNULL,
                 stderr=log,
                 cwd=folder / "upload",
                 env=child_environment(folder / "tmp"),

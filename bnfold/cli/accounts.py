@@ -95,6 +95,4 @@ def write_accounts(report: Report, accounts: Accounts) -> None:
     if accounts.report is not None:
         write_atomically(accounts.report, (report.to_json() + "\n").encode("utf-8"))
     if accounts.html is not None:
-        from bnfold.report.render_html import render_page
-
-        write_atomically(accounts.html, render_page(report).encode("utf-8"))
+        write_atomically(accounts.html, report.to_html().encode("utf-8"))

@@ -322,6 +322,12 @@ class Report:
         """
         return json.dumps(plain(self), indent=indent, ensure_ascii=False, allow_nan=False)
 
+    def to_html(self) -> str:
+        """Return the report as one HTML page that needs nothing beside it: no script, no other file, no network."""
+        from bnfold.report.render_html import render_page
+
+        return render_page(self)
+
 
 def plain(thing: object) -> object:
     """Return dataclasses, mappings, tuples, enums and paths as what JSON has; a number that is not finite is null."""
