@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,10 +162,16 @@ def _refusal(error: Exception, name: str, which: int) -> BnfoldError:
 @contextmanager
 def _named(path: Path, name: str) -> Iterator[Path]:
     """Show a file under another name: Keras decides by the name's ending how to read it."""
+    if path.name.endswith(name.removeprefix("model")):
+        yield path
+        return
     with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
-        link = Path(folder, name)
-        link.symlink_to(path.resolve())
-        yield link
+        other = Path(folder, name)
+        try:
+            other.symlink_to(path.resolve())
+        except OSError:  # not everybody may make links
+            shutil.copyfile(path, other)
+        yield other
 
 
 def _from_config(config: Config, which: int, name: str, *, trust: bool) -> Any:
