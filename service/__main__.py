@@ -1,7 +1,11 @@
-"""Start the service: ``python -m service``. Everything that can be set stands in ``docs/settings.md``."""
+"""Start the service: ``python -m service``, or a worker of a cluster: ``python -m service worker``.
+
+Everything that can be set stands in ``docs/settings.md``.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import compileall
 import contextlib
 import logging
@@ -9,27 +13,40 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
+from types import FrameType
 
 import uvicorn
 
 from service.app import make_app
+from service.database.connecting import UnusableDatabaseError
+from service.scratch import StoreInUseError, open_scratch
 from service.settings import Settings, UnusableSettingsError, read_settings, unknown_names
-from service.store import StoreInUseError, open_store
+from service.state import State, make_state
+from service.storage import UnusableStorageError
 
 __all__ = ["main"]
 
 _BACKLOG = 2048
 _LOG = logging.getLogger("service")
+_USAGE = "python -m service [worker]"
 
 
-def main() -> int:
-    """Serve until SIGTERM or Ctrl-C, and return the exit code."""
+def main(arguments: Sequence[str]) -> int:
+    """Serve, or work, until SIGTERM or Ctrl-C, and return the exit code."""
+    if list(arguments) not in ([], ["worker"]):
+        return _refuse(
+            "usage", f"{_USAGE}\n  hint: Settings come from the environment; docs/settings.md lists them.", 2
+        )
     try:
         settings = read_settings()
-        store = open_store(settings.store)
-        listener = _listen(settings)
-    except UnusableSettingsError as error:
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        for said in unknown_names(os.environ):
+            _LOG.warning("%s", said)
+        _compile()
+        return _work(settings) if arguments else _serve(settings)
+    except (UnusableSettingsError, UnusableDatabaseError, UnusableStorageError) as error:
         return _refuse("settings", str(error), 2)
     except StoreInUseError as error:
         return _refuse("store", str(error), 2)
@@ -37,11 +54,25 @@ def main() -> int:
         return _refuse(
             "start", f"{error}\n  hint: Set BNFOLD_PORT or BNFOLD_STORE to what is free and can be written.", 2
         )
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for said in unknown_names(os.environ):
-        _LOG.warning("%s", said)
+
+
+def _work(settings: Settings) -> int:
+    if settings.engine != "celery":
+        raise UnusableSettingsError(
+            f"a worker has nobody to work for: BNFOLD_ENGINE is {settings.engine}\n"
+            "  hint: Set BNFOLD_ENGINE=celery, or start the service alone: it works on jobs itself."
+        )
+    from service.engines.celery import run_worker
+
+    return run_worker(settings)
+
+
+def _serve(settings: Settings) -> int:
+    scratch = open_scratch(settings.store)
+    listener = _listen(settings)
+    state = make_state(settings, scratch)
     config = uvicorn.Config(
-        make_app(settings, store),
+        make_app(state),
         log_config=None,
         log_level=settings.log_level,
         access_log=settings.log_level in {"info", "debug"},
@@ -50,13 +81,45 @@ def main() -> int:
         proxy_headers=False,
         ws="none",
     )
-    _compile()
     # uvicorn raises the signal that stopped it once more when all is done; that must not look like a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     print(f"bnfold serves on {_address(listener)}", flush=True)  # noqa: T201  (whoever started it with port 0 must learn it)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, state).run(sockets=[listener])
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Ends in two steps: it begins nothing new while jobs that run may end, and only then stops to answer."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self._state = state
+        self._drained: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remember the loop, and start."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal, and end at once at the second."""
+        if self._state.draining.begun or self._loop is None:
+            super().handle_exit(sig, frame)
+            return
+        self._state.draining.begun = True
+        self._loop.call_soon_threadsafe(self._drain, sig)
+
+    def _drain(self, sig: int) -> None:
+        async def drain() -> None:
+            _LOG.info("the service ends as soon as the jobs that run have ended")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._state.settings.stop_seconds):
+                    await self._state.engine.drain()
+            super(_Server, self).handle_exit(sig, None)
+
+        self._drained = asyncio.create_task(drain())
 
 
 def _compile() -> None:
@@ -94,4 +157,4 @@ def _refuse(what: str, text: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

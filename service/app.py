@@ -12,7 +12,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 import bnfold
-from service.jobs import Jobs
 from service.problems import (
     InternalError,
     MalformedError,
@@ -22,26 +21,22 @@ from service.problems import (
     problem,
     storage_error,
 )
-from service.routes import fold, health, inference, models
-from service.serving.runners import Runners
-from service.settings import Settings
-from service.state import State
-from service.store import Store
+from service.routes import fold, health, inference, jobs, models
+from service.serving.http import Direct
+from service.state import State, running
 
 __all__ = ["make_app"]
 
 _LOG = logging.getLogger("service")
 
 
-def make_app(settings: Settings, store: Store) -> FastAPI:
+def make_app(state: State) -> FastAPI:
     """Return the application, ready to be served."""
-    state = State(settings, store, Jobs(settings, store), Runners(settings, store))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await state.jobs.close()
-        await state.runners.close()
+        async with running(state):
+            yield
 
     app = FastAPI(
         title="bnfold",
@@ -54,7 +49,8 @@ def make_app(settings: Settings, store: Store) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = state
-    for router in (fold.router, models.router, inference.router, health.router):
+    app.add_middleware(Direct, inference=state.inference)
+    for router in (fold.router, jobs.router, models.router, inference.router, health.router):
         app.include_router(router)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)

@@ -11,8 +11,9 @@ from pydantic import ByteSize
 from service import problems
 from service.app import make_app
 from service.options import FIELDS
+from service.scratch import open_scratch
 from service.settings import PREFIX, Settings, read_settings
-from service.store import open_store
+from service.state import make_state
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -55,7 +56,8 @@ def http_page() -> str:
 
 def _endpoints() -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
-        paths = make_app(read_settings({}), open_store(Path(folder))).openapi()["paths"]
+        settings = read_settings({"BNFOLD_SANDBOX": "off"})
+        paths = make_app(make_state(settings, open_scratch(Path(folder)))).openapi()["paths"]
     return [
         "| | |",
         "|---|---|",

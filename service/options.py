@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from service.problems import MalformedError
+from service.registry.registry import is_name
 
 __all__ = ["FIELDS", "key_of", "read_options"]
 
@@ -64,6 +65,16 @@ def _choice(*allowed: str) -> Callable[[str, Sequence[str]], str]:
     return read
 
 
+def _model_name(field: str, values: Sequence[str]) -> str:
+    name = _one(field, values)
+    if name and not is_name(name):
+        raise MalformedError(
+            f"a model cannot be called {name[:100]!r}",
+            hint="Take 1 to 100 letters, digits, dots, dashes and underscores, the first a letter or a digit.",
+        )
+    return name
+
+
 def _globs(field: str, values: Sequence[str]) -> list[str]:
     del field
     return [value.strip() for value in values if value.strip()]
@@ -75,10 +86,14 @@ FIELDS: Mapping[str, tuple[Callable[[str, Sequence[str]], Any], str]] = {
     "set": (_pairs, "`NAME=VALUE`: pin a mode input; may be repeated."),
     "signature": (_one, "The SavedModel's signature."),
     "opset": (_number(1), "The ONNX opset to convert to."),
-    "fold": (_choice("all", "none"), "`all` or `none`."),
+    "ema": (_choice("auto", "yes", "no"), "Whether weights are their moving averages: `auto`, `yes` or `no`."),
+    "fold": (_choice("all", "fewest", "none"), "`all`, `fewest` or `none`."),
+    "freeze_initializers": (_choice("yes", "no"), "`yes`: initializers that are also inputs are constants."),
     "keep": (_globs, "Name of batch norms to leave as they are, or a glob pattern; may be repeated."),
     "verify": (_choice("full", "fast", "off"), "`full`, `fast` or `off`."),
     "seed": (_number(0), "What the probes are drawn with."),
+    "layerwise": (_choice("yes", "no"), "`yes`: the report also says how far every value in the model is off."),
+    "name": (_model_name, "Keep it as the next version of the model of this name; each content has a name otherwise."),
 }
 """How each field is read, and what it is."""
 

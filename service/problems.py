@@ -6,23 +6,30 @@ import errno
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
-
-from starlette.responses import JSONResponse
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnfold import BnfoldError
 
+if TYPE_CHECKING:
+    from starlette.responses import JSONResponse
+
 __all__ = [
+    "CancelledError",
     "CrashedError",
+    "DrainingError",
+    "IdempotencyError",
     "InternalError",
     "LengthRequiredError",
     "LimitError",
+    "LoadedError",
     "MalformedError",
     "MethodError",
     "NotFoundError",
+    "NotReadyError",
     "NotRunnableError",
     "QueueFullError",
     "RefusedError",
+    "SandboxError",
     "ServiceError",
     "SlowUploadError",
     "StorageError",
@@ -30,6 +37,8 @@ __all__ = [
     "TimeLimitError",
     "TooLargeError",
     "UnsupportedMediaError",
+    "answer_with",
+    "body_of",
     "problem",
     "storage_error",
 ]
@@ -139,6 +148,48 @@ class QueueFullError(ServiceError):
     status = 503
 
 
+class NotReadyError(ServiceError):
+    """The model was unloaded, and stays so until it is loaded by name."""
+
+    code = "not-ready"
+    status = 503
+
+
+class SandboxError(ServiceError):
+    """The machine cannot keep a foreign file apart from the rest, so none is taken."""
+
+    code = "sandbox"
+    status = 503
+
+
+class DrainingError(ServiceError):
+    """The service is about to end, and begins nothing new."""
+
+    code = "draining"
+    status = 503
+
+
+class CancelledError(ServiceError):
+    """Somebody cancelled the job."""
+
+    code = "cancelled"
+    status = 409
+
+
+class LoadedError(ServiceError):
+    """The model is loaded and cannot be deleted unforced."""
+
+    code = "loaded"
+    status = 409
+
+
+class IdempotencyError(ServiceError):
+    """The ``Idempotency-Key`` belongs to another request."""
+
+    code = "idempotency"
+    status = 422
+
+
 class CrashedError(ServiceError):
     """The process that did the work died."""
 
@@ -185,8 +236,8 @@ class RefusedError(ServiceError):
         return self._STATUS.get(self.refusal, self.status)
 
 
-def problem(error: ServiceError, *, inference: bool = False) -> JSONResponse:
-    """Return the answer that tells an error.
+def body_of(error: ServiceError, *, inference: bool = False) -> dict[str, Any]:
+    """Return the body that tells an error.
 
     Args:
         error: What went wrong.
@@ -206,7 +257,19 @@ def problem(error: ServiceError, *, inference: bool = False) -> JSONResponse:
     }
     if inference:
         body["error"] = f"{error}. {error.hint}"
-    return JSONResponse(body, status_code=status, headers=error.headers, media_type="application/problem+json")
+    return body
+
+
+def problem(error: ServiceError, *, inference: bool = False) -> JSONResponse:
+    """Return the answer that tells an error; the arguments are those of ``body_of``."""
+    return answer_with(body_of(error, inference=inference), error.headers)
+
+
+def answer_with(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the answer whose body ``body_of`` made, here or elsewhere."""
+    from starlette.responses import JSONResponse  # children have these errors, too, and answer nobody
+
+    return JSONResponse(dict(body), body["status"], dict(headers or {}), media_type="application/problem+json")
 
 
 def storage_error(error: OSError) -> StorageError | InternalError:

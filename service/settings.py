@@ -28,14 +28,42 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 takes a free one and prints it.")
+    grpc_port: int = Field(
+        8081,
+        ge=-1,
+        le=65535,
+        description="The port for inference over gRPC; 0 takes a free one and prints it, -1 offers none.",
+    )
     expose: bool = Field(
         default=False,
         description="Whether `BNFOLD_HOST` may be an address that other machines reach. "
         "Nobody is asked for a key: put something in front that does.",
     )
     store: Path = Field(
-        Path("store"), description="The folder that keeps folded models. One service uses it at a time."
+        Path("store"),
+        description="The folder of this service: what it works on, and all that it keeps unless the two settings below "
+        "say otherwise. One service uses it at a time.",
     )
+    database: str = Field(
+        "",
+        description="Where jobs and versions of models are written down: "
+        "`postgresql+psycopg://USER:PASSWORD@HOST/NAME` or `sqlite:///FILE`. Empty means a file of SQLite in `BNFOLD_STORE`.",
+    )
+    storage: str = Field(
+        "",
+        description="Where uploads and folded models lie: `s3://BUCKET/FOLDER`, `gs://…`, `az://…` or "
+        "`file:///FOLDER`. Keys and addresses come from the environment, under the names that their own tools have "
+        "(`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT` …). Empty means a folder in `BNFOLD_STORE`.",
+    )
+    copies_size: ByteSize = Field(
+        ByteSize(10 * _GIB), gt=0, description="How much of what lies elsewhere is kept as copies in `BNFOLD_STORE`."
+    )
+    engine: Literal["local", "celery"] = Field(
+        "local",
+        description="Who works on jobs: `local`, this process, which must be the only one with its database; `celery`, "
+        "workers (`python -m service worker`), on any number of machines, which RabbitMQ brings the jobs to.",
+    )
+    broker: str = Field("", description="Where RabbitMQ is: `amqp://USER:PASSWORD@HOST`. For `celery`.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged, to standard error."
     )
@@ -44,12 +72,27 @@ class Settings(BaseSettings):
     upload_size: ByteSize = Field(ByteSize(512 * _MIB), gt=0, description="The largest request that `/fold` takes.")
     upload_seconds: float = Field(300, gt=0, le=86400, description="How long an upload may take.")
 
+    wait_seconds: float = Field(
+        20, ge=0, le=30, description="How long `/fold` waits for the end of a job before it answers 202."
+    )
     jobs: int = Field(2, ge=1, description="How many conversions run at a time, each in a process of its own.")
     queue: int = Field(
         16,
         ge=0,
-        description="How many more requests to `/fold` may wait; beyond that the answer is 503 with `Retry-After`.",
+        description="How many more jobs may wait, and how many uploads may arrive at a time; beyond that the answer is "
+        "503 with `Retry-After`.",
     )
+    attempts: int = Field(
+        3, ge=1, le=10, description="How often a job is begun whose worker or conversion dies, before it is given up."
+    )
+    lease_seconds: float = Field(
+        4,
+        ge=0.5,
+        le=600,
+        description="How long after the last sign of life of its worker a job is begun by another one.",
+    )
+    keep_job_seconds: float = Field(7 * 86400, gt=0, description="How long a job is remembered after its end.")
+    keep_upload_seconds: float = Field(3600, gt=0, description="How long an upload is kept after the end of its job.")
     job_seconds: float = Field(
         300, gt=0, le=86400, description="How long one conversion may take, by the clock and in CPU time per core."
     )
@@ -62,6 +105,13 @@ class Settings(BaseSettings):
         ByteSize(2 * _GIB), gt=0, description="The largest file that a conversion may write."
     )
 
+    sandbox: Literal["auto", "bubblewrap", "landlock", "limits", "off"] = Field(
+        "auto",
+        description="How strictly the processes that touch foreign files are confined: `auto` takes the stronger of "
+        "`bubblewrap` and `landlock` that this machine can keep, and refuses uploads where it can keep neither. "
+        "`limits` and `off` do not isolate; [sandbox.md](sandbox.md) says what that means.",
+    )
+
     infer_size: ByteSize = Field(ByteSize(64 * _MIB), gt=0, description="The largest request that `infer` takes.")
     infer_seconds: float = Field(
         30,
@@ -72,7 +122,15 @@ class Settings(BaseSettings):
     infer_queue: int = Field(
         64, ge=0, description="How many requests may wait for one model; beyond that the answer is 503."
     )
+    infer_batch: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="How many rows of requests that wait for the same model may be run together, where the "
+        "model is proved to compute each row by itself; 1 runs each request by itself.",
+    )
     runners: int = Field(4, ge=1, description="How many models are kept loaded, each in a process of its own.")
+    load_seconds: float = Field(300, gt=0, le=86400, description="How long loading a model may take.")
     runner_memory: ByteSize = Field(ByteSize(8 * _GIB), ge=_LEAST_MEMORY, description="Address space of one runner.")
     runner_threads: int = Field(0, ge=0, description="Threads that one inference may use; 0 means one for each core.")
 

@@ -1,19 +1,70 @@
-"""What all requests share."""
+"""What all requests share, and how it is opened and closed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 
-from starlette.requests import Request  # noqa: TC002  (FastAPI reads the annotations)
+from starlette.requests import HTTPConnection, Request
 
-from service.cards import Card
-from service.jobs import Jobs
-from service.problems import NotFoundError
+from service.callers import caller_of
+from service.engines.engine import Engine
+from service.engines.reconciling import reconcile
+from service.jobs.table import JobTable
+from service.jobs.work import open_workplace
+from service.problems import QueueFullError
+from service.registry.cards import Card
+from service.registry.kept import KeptModels
+from service.registry.registry import LATEST, Registry
+from service.retention import retain
+from service.sandbox import Choice
+from service.scratch import Scratch
+from service.serving.http import Inference
+from service.serving.protocol import Protocol
 from service.serving.runners import Runners
+from service.serving.source import RememberedSource
 from service.settings import Settings
-from service.store import VERSION, Store
+from service.storage import Storage
 
-__all__ = ["State", "kept", "state_of"]
+__all__ = ["State", "kept", "make_state", "running", "state_of"]
+
+_RECONCILE = 1.0  # seconds
+
+
+@dataclass(slots=True)
+class Draining:
+    """Whether the service is about to end: it takes no more work then."""
+
+    begun: bool = False
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """Counts uploads that arrive."""
+
+    most: int
+    now: int = 0
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Count an upload while it arrives.
+
+        Raises:
+            QueueFullError: If as many arrive as may.
+        """
+        if self.now >= self.most:
+            raise QueueFullError(
+                f"{self.now} uploads arrive, and no more are taken",
+                hint="Try again in a few seconds.",
+                headers={"Retry-After": "5"},
+            )
+        self.now += 1
+        try:
+            yield
+        finally:
+            self.now -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +72,75 @@ class State:
     """The parts of a running service."""
 
     settings: Settings
-    store: Store
-    jobs: Jobs
+    scratch: Scratch
+    table: JobTable
+    storage: Storage
+    registry: Registry
+    models: KeptModels
+    engine: Engine
     runners: Runners
+    protocol: Protocol
+    inference: Inference
+    sandbox: Choice
+    arrivals: Arrivals
+    draining: Draining = field(default_factory=Draining)
+
+
+def make_state(settings: Settings, scratch: Scratch) -> State:
+    """Open all that a service needs.
+
+    Raises:
+        UnusableDatabaseError: If the database cannot be used.
+        UnusableStorageError: If the storage cannot be used.
+        OSError: If a folder cannot be made.
+    """
+    place = open_workplace(settings, scratch)
+    engine: Engine
+    if settings.engine == "celery":
+        from service.engines.celery import CeleryEngine, make_celery
+
+        engine = CeleryEngine(make_celery(settings))
+    else:
+        from service.engines.local import LocalEngine
+
+        engine = LocalEngine(place, settings.jobs)
+    models = KeptModels(place.registry)
+    remembered = RememberedSource(models, lambda: place.registry.changes.number)
+    runners = Runners(settings, remembered, scratch)
+    arrivals = Arrivals(settings.jobs + settings.queue)
+    return State(
+        settings=settings,
+        scratch=scratch,
+        table=place.table,
+        storage=place.storage,
+        registry=place.registry,
+        models=models,
+        engine=engine,
+        runners=runners,
+        protocol=Protocol(remembered, runners),
+        inference=Inference(runners, remembered, lambda scope: caller_of(HTTPConnection(scope)).tenant),
+        sandbox=place.sandbox,
+        arrivals=arrivals,
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(state: State) -> AsyncIterator[None]:
+    """Let the parts of a service work that work by themselves, and stop them at the end."""
+    await state.engine.start()
+    chores = [
+        asyncio.create_task(reconcile(state.table, state.engine, _RECONCILE)),
+        asyncio.create_task(retain(state.table, state.registry, state.storage)),
+    ]
+    try:
+        yield
+    finally:
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
+        await state.engine.close()
+        await state.runners.close()
+        state.table.engine.dispose()
 
 
 def state_of(request: Request) -> State:
@@ -33,15 +150,10 @@ def state_of(request: Request) -> State:
     return state
 
 
-def kept(request: Request, name: str, version: str = VERSION) -> Card:
-    """Return the card of a kept model.
+async def kept(request: Request, name: str, version: str = LATEST) -> Card:
+    """Return the card of a version of a kept model that is the caller's.
 
     Raises:
         NotFoundError: If there is none of that name and version.
     """
-    card = state_of(request).store.card(name)
-    if card is None:
-        raise NotFoundError(f"there is no model {name[:80]!r}", hint="GET /models lists those that are kept.")
-    if version not in (VERSION, "latest"):
-        raise NotFoundError(f"the model has no version {version[:40]!r}", hint=f"Its version is {VERSION}.")
-    return card
+    return await state_of(request).models.card(caller_of(request).tenant, name, version)

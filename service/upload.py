@@ -1,4 +1,4 @@
-"""Receive a form with a model file: streamed to the disk, hashed on the way, with a limit on everything."""
+"""Receive a model file, in a form or bare: streamed to the disk, hashed on the way, with a limit on everything."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -23,10 +23,13 @@ __all__ = ["EXAMPLE", "Upload", "receive_upload"]
 
 EXAMPLE = "curl -F model=@network.keras"
 _FILES = {"model": "upload", "architecture": "architecture"}  # by field, the folder that takes it
+_NAME = "filename"  # in the query, of a bare file
 _MOST_PARTS = 200
 _LARGEST_FIELD = 64 * 2**10
 _BLOCK = 2**20
 _SEND = f"Send a form with the file in the field model, for example: {EXAMPLE}"
+# What clients send when they were not told to send a file.
+_NO_FILE = re.compile(r"application/(json|x-www-form-urlencoded)|multipart/.*|text/.*|image/.*|audio/.*|video/.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,13 @@ class Upload:
         """The suffix of the file name, with its dot."""
         return Path(self.name).suffix
 
+    def path(self, folder: Path, field: str) -> Path:
+        """Return where the file of a field lies in the folder that took the upload."""
+        return folder / _FILES[field] / (self.name if field == "model" else f"{field}.json")
+
 
 async def receive_upload(request: Request, folder: Path, limit: int, seconds: float) -> Upload:
-    """Receive a form into a folder.
+    """Receive a form, or a bare file with its options in the query, into a folder.
 
     Args:
         request: Whose body has not been read yet.
@@ -59,11 +66,11 @@ async def receive_upload(request: Request, folder: Path, limit: int, seconds: fl
         seconds: How long it may take to arrive.
 
     Raises:
-        ServiceError: If it is too large, too slow, or no such form.
+        ServiceError: If it is too large, too slow, or neither.
         ClientDisconnect: If the client went away.
         OSError: If it cannot be written.
     """
-    form = _Form(_boundary(request), folder)
+    body = _body_of(request, folder)
     length = request.headers.get("content-length")
     if length is None and request.headers.get("transfer-encoding") is None:
         raise LengthRequiredError("the request has neither Content-Length nor chunks", hint=_SEND)
@@ -71,17 +78,87 @@ async def receive_upload(request: Request, folder: Path, limit: int, seconds: fl
         raise _too_large(limit)
     try:
         async with asyncio.timeout(seconds):
-            await _feed(request, form, limit)
+            await _feed(request, body, limit)
     except TimeoutError:
         raise SlowUploadError(
             f"the upload did not arrive within {seconds:g} s", hint="Send it again over a faster line."
         ) from None
     finally:
-        form.close()
-    return form.upload()
+        body.close()
+    upload = body.upload()
+    asked = {field: tuple(request.query_params.getlist(field)) for field in request.query_params if field != _NAME}
+    both = sorted(asked.keys() & upload.fields.keys())
+    if both:
+        raise MalformedError(f"{both[0][:40]!r} stands in the form and in the query", hint="Send it once.")
+    return Upload(upload.name, upload.digests, {**upload.fields, **asked})
 
 
-async def _feed(request: Request, form: _Form, limit: int) -> None:
+class _Body(Protocol):
+    """Takes the body of a request as it arrives."""
+
+    def feed(self, content: bytes) -> None:
+        """Take the next bytes."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+    def upload(self) -> Upload:
+        """Return what arrived."""
+
+
+def _body_of(request: Request, folder: Path) -> _Body:
+    told = request.headers.get("content-type", "")
+    kind = told.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return _Form(_boundary(told), folder)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if _NO_FILE.fullmatch(kind) or (not kind and request.headers.get("content-length") == "0"):
+        raise UnsupportedMediaError(f"the request is {kind[:80] or 'nothing'}, not multipart/form-data", hint=_SEND)
+    if encoding != "identity":
+        raise UnsupportedMediaError(
+            f"the request is encoded as {encoding[:40]}", hint="Send the file as it is, without compression."
+        )
+    return _Bare(_file_name(request), folder)
+
+
+def _file_name(request: Request) -> str:
+    names = request.query_params.getlist(_NAME)
+    if len(names) > 1:
+        raise MalformedError(f"{_NAME} came {len(names)} times", hint="Send it once.")
+    if names:
+        return names[0]
+    _, parameters = parse_options_header(request.headers.get("content-disposition", ""))
+    return parameters.get(b"filename", b"").decode("utf-8", "replace")
+
+
+class _Bare:
+    """Takes a file that is the whole body."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name = _safe(name)
+        self._digest = hashlib.sha256()
+        (folder / _FILES["model"]).mkdir()
+        self._file = (folder / _FILES["model"] / self._name).open("xb")
+
+    def feed(self, content: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        self._file.write(content)
+        self._digest.update(content)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def upload(self) -> Upload:
+        """Return what arrived."""
+        return Upload(self._name, {"model": self._digest.hexdigest()}, {})
+
+
+async def _feed(request: Request, form: _Body, limit: int) -> None:
     received, block = 0, bytearray()
     more = True
     while more:
@@ -108,11 +185,8 @@ def _too_large(limit: int) -> TooLargeError:
     )
 
 
-def _boundary(request: Request) -> bytes:
-    kind, parameters = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/form-data":
-        said = kind.decode("latin-1")[:80] or "nothing"
-        raise UnsupportedMediaError(f"the request is {said}, not multipart/form-data", hint=_SEND)
+def _boundary(content_type: str) -> bytes:
+    _, parameters = parse_options_header(content_type)
     boundary = parameters.get(b"boundary", b"")
     if not boundary:
         raise MalformedError(

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 import bnfold
+from service.database.connecting import can_answer
 from service.state import state_of
 
 __all__ = ["router"]
@@ -18,7 +19,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health")
 async def health(request: Request) -> Response:
-    """Say which version is there, and whether it can work: 503 where the store cannot be written."""
+    """Say which version is there, and whether it can work: 503 where it cannot."""
     ready = await _ready(request)
     body: dict[str, Any] = {"live": True, "ready": ready, "version": bnfold.__version__}
     return JSONResponse(body, status_code=200 if ready else 503)
@@ -34,21 +35,23 @@ async def live() -> Response:
 @router.get("/readyz")
 @router.get("/v2/health/ready")
 async def ready(request: Request) -> Response:
-    """Say whether the service can work: 503 where the store cannot be written."""
+    """Say whether the service can work: 503 where it cannot."""
     can_work = await _ready(request)
     return JSONResponse({"ready": can_work, "live": True}, status_code=200 if can_work else 503)
 
 
 async def _ready(request: Request) -> bool:
-    store = state_of(request).store
+    state = state_of(request)
+    if state.draining.begun:
+        return False
 
     def write() -> bool:
         try:
-            folder = store.aside()
+            folder = state.scratch.folder()
             (folder / "here").write_bytes(b"x")
         except OSError:
             return False
-        store.discard(folder)
-        return True
+        state.scratch.discard(folder)
+        return can_answer(state.table.engine)
 
     return await asyncio.to_thread(write)

@@ -21,15 +21,19 @@ class TensorCard(BaseModel):
 
 
 class Card(BaseModel):
-    """One kept model. It is written once and never changed.
+    """One version of a kept model. It is written once and never changed.
 
     Attributes:
-        name: Under which it is served: the hash of the upload, of the options, and of the versions that folded it.
-        version: Always "1": another content is another name.
+        name: Under which it is served.
+        version: 1, 2, 3 …: another content under the same name is another version.
         created: When, in UTC.
         upload: The name that the uploaded file had.
         sha256: Of the folded file.
         bytes: Its size.
+        report: sha256 of the report as JSON.
+        page: sha256 of the report as HTML.
+        job: That made it.
+        sandbox: How the process that made it was confined.
         unrunnable: Why it cannot be served; empty where it can.
         inputs: What the model takes, as onnxruntime sees it.
         outputs: What it answers.
@@ -39,11 +43,15 @@ class Card(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    version: str
+    version: int
     created: str
     upload: str
     sha256: str
     bytes: int
+    report: str
+    page: str
+    job: str
+    sandbox: str
     unrunnable: str
     inputs: tuple[TensorCard, ...]
     outputs: tuple[TensorCard, ...]
@@ -54,10 +62,13 @@ def links_of(card: Card) -> dict[str, str]:
     """Return where to find a model and what belongs to it, as paths of this service."""
     version = f"/models/{card.name}/versions/{card.version}"
     return {
-        "self": f"/models/{card.name}",
+        "self": version,
         "model": f"{version}/model.onnx",
         "report": f"{version}/report",
-        "infer": f"/v2/models/{card.name}/infer",
+        "page": f"{version}/report.html",
+        "triton": f"{version}/triton.zip",
+        "infer": f"/v2/models/{card.name}/versions/{card.version}/infer",
+        "job": f"/jobs/{card.job}",
     }
 
 

@@ -1,0 +1,1 @@
+"""What the service remembers: jobs and kept models, in SQLite or PostgreSQL."""
