@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from service.reading import read_first
 from service.sandbox import confine
 
 __all__ = ["main"]
@@ -115,6 +116,8 @@ def _convert(folder: Path, job: dict[str, Any], tell: Callable[[str, float | Non
         freeze_initializers=told.get("freeze_initializers") == "yes",
         layerwise=told.get("layerwise") == "yes",
     )
+    tell("read", None)
+    read_first(Path(job["upload"]), folder / "out")
     conversion = bnfold.convert(Path(job["upload"]), options, progress=tell)
     tell("write", None)
     written = conversion.save(folder / "out" / "model.onnx")

@@ -8,7 +8,7 @@ gains no privileges, reaches only the files that it needs (Landlock), and may ma
 from __future__ import annotations
 
 from service.sandbox.confining import NOT_CONFINED, confine
-from service.sandbox.levels import Choice, Level, choose
+from service.sandbox.levels import Choice, Level, choose, level_for
 from service.sandbox.limits import Limits
 from service.sandbox.starting import child_command, child_environment, ended
 
@@ -22,4 +22,5 @@ __all__ = [
     "choose",
     "confine",
     "ended",
+    "level_for",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["Choice", "Level", "choose", "tried"]
+__all__ = ["Choice", "Level", "choose", "level_for", "tried"]
 
 _LOG = logging.getLogger("service.sandbox")
 _SECONDS = 60
@@ -66,6 +66,23 @@ def choose(setting: str) -> Choice:
         why.append(f"{level}: {failure}")
         _LOG.warning("the sandbox cannot be had at the level %s: %s", level, failure)
     return Choice(None, tuple(why))
+
+
+def level_for(setting: str) -> Level:
+    """Return the level that a setting stands for.
+
+    Raises:
+        SandboxError: If this machine cannot keep it.
+    """
+    from service.problems import SandboxError
+
+    level = choose(setting).level
+    if level is None:
+        raise SandboxError(
+            "this machine cannot keep foreign files apart from all else, so none are taken",
+            hint="The log of the service says what is missing, and docs/sandbox.md what to do about it.",
+        )
+    return level
 
 
 def tried(level: Level) -> str:
