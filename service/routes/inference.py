@@ -1,119 +1,170 @@
-"""The Open Inference Protocol, version 2, with binary tensors."""
+"""The Open Inference Protocol, version 2, over HTTP. Inference itself is in ``service.serving.http``."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-import bnfold
-from service.cards import Card
-from service.problems import NotRunnableError, SlowUploadError, TooLargeError, UnsupportedMediaError
-from service.serving.questions import read_question, write_answer
-from service.state import kept, state_of
+from service.callers import caller_of
+from service.problems import MalformedError, TooLargeError
+from service.serving.http import Inference
+from service.serving.protocol import Protocol
+from service.serving.questions import read_json
+from service.state import state_of
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
-_LENGTH = "inference-header-content-length"
-_PLATFORM = "onnx_onnxv1"
-_LARGE = 2**16  # bytes of JSON that may be read without keeping others waiting
+_LARGEST = 2**16
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "data": {"type": "array", "items": {}},
+        "parameters": {"type": "object"},
+    },
+}
+_REQUEST = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "parameters": {"type": "object"},
+        "inputs": {"type": "array", "items": _TENSOR},
+        "outputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+            },
+        },
+    },
+}
+_INFER: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": _REQUEST}, "application/octet-stream": {}},
+    }
+}
+_OBJECT: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+class _Inference(Response):
+    """Stands for the answer of ``Inference``, which makes it itself."""
+
+    def __init__(self, inference: Inference) -> None:
+        super().__init__()
+        self._inference = inference
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request."""
+        await self._inference(scope, receive, send)
 
 
 @router.get("")
-async def server() -> Response:
+async def server(request: Request) -> Response:
     """Say what serves, and which extensions of the protocol it speaks."""
-    return JSONResponse({"name": "bnfold", "version": bnfold.__version__, "extensions": ["binary_tensor_data"]})
+    return JSONResponse(_protocol(request).server())
+
+
+@router.get("/models/stats")
+async def all_statistics(request: Request) -> Response:
+    """Say what was asked of every model, and how long it took."""
+    return JSONResponse(await _protocol(request).statistics(_tenant(request), "", ""))
 
 
 @router.get("/models/{name}")
 @router.get("/models/{name}/versions/{version}")
-async def metadata(request: Request, name: str, version: str = "latest") -> Response:
+async def metadata(request: Request, name: str, version: str = "") -> Response:
     """Say what a model takes and answers."""
-    card = kept(request, name, version)
-    body: dict[str, Any] = {
-        "name": card.name,
-        "versions": [card.version],
-        "platform": _PLATFORM,
-        "inputs": [spec.model_dump() for spec in card.inputs],
-        "outputs": [spec.model_dump() for spec in card.outputs],
-    }
-    return JSONResponse(body)
+    return JSONResponse(await _protocol(request).metadata(_tenant(request), name, version))
 
 
 @router.get("/models/{name}/ready")
 @router.get("/models/{name}/versions/{version}/ready")
-async def model_ready(request: Request, name: str, version: str = "latest") -> Response:
-    """Say whether a model can be run: it is loaded when it is first asked."""
-    card = _runnable(kept(request, name, version))
+async def model_ready(request: Request, name: str, version: str = "") -> Response:
+    """Load a model if it is not loaded, run it once, and say that it can be asked."""
+    card = await _protocol(request).ready(_tenant(request), name, version)
     return JSONResponse({"name": card.name, "ready": True})
 
 
-@router.post("/models/{name}/infer")
-@router.post("/models/{name}/versions/{version}/infer")
-async def infer(request: Request, name: str, version: str = "latest") -> Response:
-    """Run a model on tensors, in JSON or binary."""
-    state = state_of(request)
-    card = _runnable(kept(request, name, version))
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise UnsupportedMediaError(
-            f"the request is encoded as {encoding[:40]}", hint="Send it as it is, without compression."
-        )
-    try:
-        async with asyncio.timeout(state.settings.infer_seconds):
-            body = await _body(request, int(state.settings.infer_size))
-    except TimeoutError:
-        raise SlowUploadError(
-            f"the request did not arrive within {state.settings.infer_seconds:g} s",
-            hint="Send it again over a faster line.",
-        ) from None
-    length = request.headers.get(_LENGTH)
-    large = len(body) > _LARGE
-    question = (
-        await asyncio.to_thread(read_question, body, length, card) if large else read_question(body, length, card)
-    )
-    answers = await state.runners.infer(card.name, question.inputs, question.outputs)
-    large = sum(len(answer.raw) for answer in answers) > _LARGE
-    content, length_of_json = (
-        await asyncio.to_thread(write_answer, card, question, answers)
-        if large
-        else write_answer(card, question, answers)
-    )
-    if length_of_json is None:
-        return Response(content, media_type="application/json")
-    return Response(content, media_type="application/octet-stream", headers={_LENGTH: str(length_of_json)})
+@router.get("/models/{name}/config")
+@router.get("/models/{name}/versions/{version}/config")
+async def config(request: Request, name: str, version: str = "") -> Response:
+    """Say how a model is run."""
+    return JSONResponse(await _protocol(request).config(_tenant(request), name, version))
 
 
-def _runnable(card: Card) -> Card:
-    if card.unrunnable:
-        raise NotRunnableError(card.unrunnable, hint="Download the model and run it elsewhere.")
-    return card
+@router.get("/models/{name}/stats")
+@router.get("/models/{name}/versions/{version}/stats")
+async def statistics(request: Request, name: str, version: str = "") -> Response:
+    """Say what was asked of a model, and how long it took."""
+    return JSONResponse(await _protocol(request).statistics(_tenant(request), name, version))
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    told = request.headers.get("content-length")
-    if told is not None and int(told) > limit:
-        raise _too_large(limit)
-    body = bytearray()
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return bytes(body)
+@router.post("/models/{name}/infer", openapi_extra=_INFER)
+@router.post("/models/{name}/versions/{version}/infer", openapi_extra=_INFER)
+async def infer(request: Request, name: str, version: str = "") -> Response:
+    """Run a model on tensors, in JSON or binary, as they are or compressed with gzip or deflate."""
+    del name, version  # it reads them from the path
+    return _Inference(state_of(request).inference)
 
 
-def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(
-        f"the request is larger than {limit} bytes",
-        hint="Send fewer rows at a time, or set BNFOLD_INFER_SIZE higher.",
-        members={"limit": limit},
-    )
+@router.post("/repository/index", openapi_extra=_OBJECT)
+async def index(request: Request) -> Response:
+    """List the kept models, with the latest version of each; `ready` leaves out those that are not loaded."""
+    ready = (await _body(request)).get("ready", False)
+    if not isinstance(ready, bool):
+        raise MalformedError("ready is neither true nor false", hint="Send true or false.")
+    return JSONResponse(await _protocol(request).index(_tenant(request), ready=ready))
+
+
+@router.post("/repository/models/{name}/load", openapi_extra=_OBJECT)
+async def load(request: Request, name: str) -> Response:
+    """Load the latest version of a model and run it once."""
+    parameters = (await _body(request)).get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise MalformedError("parameters is no JSON object", hint="Send an object, or nothing.")
+    await _protocol(request).load(_tenant(request), name, parameters)
+    return JSONResponse({})
+
+
+@router.post("/repository/models/{name}/unload", openapi_extra=_OBJECT)
+async def unload(request: Request, name: str) -> Response:
+    """Unload a model when those who wait for it have their answers; it stays so until it is loaded by this protocol."""
+    await _body(request)
+    await _protocol(request).unload(_tenant(request), name)
+    return JSONResponse({})
+
+
+def _protocol(request: Request) -> Protocol:
+    return state_of(request).protocol
+
+
+def _tenant(request: Request) -> str:
+    return caller_of(request).tenant
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a request has, or an empty one."""
+    content = bytearray()
+    async for piece in request.stream():
+        content += piece
+        if len(content) > _LARGEST:
+            raise TooLargeError(
+                f"the request is larger than {_LARGEST} bytes",
+                hint="Send an object with the parameters, or nothing.",
+                members={"limit": _LARGEST},
+            )
+    return await run_in_threadpool(read_json, bytes(content)) if content else {}

@@ -1,11 +1,10 @@
-"""The process that runs one model: it reads frames from its standard input, and answers each on its standard output."""
+"""The process that runs one model: it reads requests as clients wrote them, and answers each."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from service.sandbox import confine
 
@@ -13,48 +12,33 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Load the model that the command line names, say so, and answer until the input ends."""
-    path, threads = confine(sys.argv[1:])
+    """Load the model that the command line names, run it once, say so, and answer until no more questions come."""
+    path, threads, rows = confine(sys.argv[1:])
     # Whatever native code prints must not stand between two frames: it goes where messages go.
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    answers = os.dup(1)
     os.dup2(2, 1)
-    with answers, os.fdopen(0, "rb", closefd=False) as questions:
-        _serve(Path(path), int(threads), questions, answers)
+    _serve(Path(path), int(threads), int(rows), 0, answers)
 
 
-def _serve(path: Path, threads: int, questions: BinaryIO, answers: BinaryIO) -> None:
-    from service.serving.frames import pack, read_from
+def _serve(path: Path, threads: int, rows: int, questions: int, answers: int) -> None:
+    from service.serving.channel import Channel
+    from service.serving.frames import Hello
+    from service.serving.rounds import Rounds
     from service.serving.session import UnrunnableError, open_session, signature_of
 
+    channel = Channel(questions, answers)
     try:
         session = open_session(path, threads)
-        datatypes = {spec.name: spec.datatype for spec in signature_of(session)[1]}
+        rounds = Rounds(session, signature_of(session))
     except UnrunnableError as error:
-        _write(answers, pack({"unrunnable": str(error)}))
+        channel.hello(Hello(str(error)))
         return
-    _write(answers, pack({"ready": True}))
-    while (frame := read_from(questions)) is not None:
-        header, tensors = frame
-        _write(answers, _answer(session, datatypes, header, tensors))
-
-
-def _answer(session: Any, datatypes: dict[str, str], header: dict[str, Any], tensors: list[Any]) -> list[bytes]:
-    from service.serving.frames import pack
-    from service.serving.tensors import array_of, of_array
-
-    names = header["outputs"]
-    try:
-        arrays = session.run(names, {tensor.name: array_of(tensor) for tensor in tensors})
-        return pack({}, [of_array(name, datatypes[name], array) for name, array in zip(names, arrays, strict=True)])
-    except Exception as error:  # onnxruntime's have no common class, and the next question may be fine
-        return pack({"error": " ".join(str(error).split())[:500] or type(error).__name__})
-
-
-def _write(stream: BinaryIO, pieces: list[bytes]) -> None:
-    for piece in pieces:
-        view = memoryview(piece)
-        while view:
-            view = view[stream.write(view) :]
+    rounds.warm_up()
+    batches = rows > 1 and rounds.may_batch(path, rows)
+    channel.hello(Hello("", batches))
+    while asked := channel.round(rounds.most):
+        rounds.answer(asked, channel.answer)
+        channel.flush()
 
 
 if __name__ == "__main__":

@@ -1,195 +1,267 @@
 """The models that are loaded, each in a runner: a process of its own that is started when it is first needed.
 
-A runner that dies is started again for the next request, and one that takes too long is stopped.
+A model is loaded when it is first asked, and may be loaded before. Only so many are; the one that was not asked for the
+longest time makes room. A model that was unloaded by name stays so until it is loaded by name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.problems import (
     CrashedError,
+    NotReadyError,
     NotRunnableError,
     QueueFullError,
-    TensorError,
+    ServiceError,
     TimeLimitError,
     storage_error,
 )
-from service.processes import end_group
-from service.sandbox import Limits, child_command, child_environment
-from service.serving.frames import FrameError, pack, read_async
-from service.serving.tensors import Tensor
+from service.registry.cards import Card
+from service.sandbox import Limits, child_command, child_environment, level_for
+from service.serving.frames import Question
+from service.serving.line import Line, LineError, open_line
+from service.serving.model import Model, Told
+from service.serving.source import ModelSource, Room
+from service.serving.statistics import Statistics
 from service.settings import Settings
-from service.store import Store
 
-__all__ = ["Runners"]
+__all__ = ["Ask", "Runners"]
 
-_LOG = logging.getLogger("service.runners")
-_BROKEN = (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError, FrameError)
+_SPARE = 2**16  # bytes of JSON around the outputs of a model
 
 
-@dataclass(slots=True)
-class _Model:
-    """A model that somebody asked for: its runner, where it has one, and who waits for it."""
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request, as far as the service looks at it; the fields are those of ``Question``."""
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiting: int = 0
-    used: float = 0.0
-    runner: asyncio.subprocess.Process | None = None
-    folder: Path | None = None
-    starting: bool = False
+    form: int
+    length: str | None = None
+    encoding: str = ""
+    accepts: str = ""
+    seconds: float | None = None
 
 
 @dataclass(slots=True)
 class Runners:
-    """All loaded models of a service."""
+    """All loaded models of a service.
+
+    Attributes:
+        settings: Of the service.
+        source: Where models come from.
+        room: Where runners have their temporary folders.
+    """
 
     settings: Settings
-    store: Store
-    _models: dict[str, _Model] = field(default_factory=dict, init=False)
+    source: ModelSource
+    room: Room
+    statistics: dict[tuple[str, str, str], Statistics] = field(default_factory=dict, init=False)
+    _models: dict[str, Model] = field(default_factory=dict, init=False)
+    _unloaded: set[tuple[str, str]] = field(default_factory=set, init=False)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
-    async def infer(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[str]) -> list[Tensor]:
-        """Run a model and return the outputs that are asked for, in that order.
-
-        Args:
-            name: Of a kept model.
-            inputs: Checked against what the model takes.
-            outputs: Names of the model's outputs.
+    async def infer(self, tenant: str, card: Card, ask: Ask, body: bytes) -> Told:
+        """Run a model and return the answer.
 
         Raises:
-            ServiceError: If there is no answer.
+            ServiceError: If there is none.
         """
-        model = self._models.setdefault(name, _Model())
-        if model.waiting > self.settings.infer_queue:
-            raise QueueFullError(
-                f"{model.waiting} requests wait for this model, and no more are taken",
-                hint="Try again in a moment.",
-                headers={"Retry-After": "1"},
-            )
-        model.waiting += 1
+        began = time.monotonic_ns()
+        statistics = self.statistics_of(tenant, card)
         try:
-            async with asyncio.timeout(self.settings.infer_seconds), model.lock:
-                return await self._infer(name, model, inputs, outputs)
-        except TimeoutError:
-            raise TimeLimitError(
-                f"the inference took longer than {self.settings.infer_seconds:g} s",
-                hint="Send fewer rows at a time, or set BNFOLD_INFER_SECONDS higher.",
-            ) from None
-        finally:
-            model.waiting -= 1
-            model.used = time.monotonic()
-            if model.runner is None and not model.waiting:
-                self._models.pop(name, None)
+            answer, content = await self._ask(tenant, card, ask, body)
+        except ServiceError as error:
+            statistics.failed(error.code, time.monotonic_ns() - began)
+            raise
+        statistics.answered(answer, time.monotonic_ns() - began, int(time.time() * 1000))
+        return answer, content
+
+    async def load(self, tenant: str, card: Card) -> None:
+        """Load a model, and run it once, if that was not done yet.
+
+        Raises:
+            ServiceError: If it cannot be loaded.
+        """
+        self._check(tenant, card, by_name=True)
+        self._unloaded.discard((tenant, card.name))
+        await self._loaded(card)
+
+    async def ready(self, tenant: str, card: Card) -> None:
+        """Return when a model can be asked without waiting for it to be loaded.
+
+        Raises:
+            ServiceError: If it was unloaded, or cannot be loaded.
+        """
+        self._check(tenant, card)
+        await self._loaded(card)
+
+    async def unload(self, tenant: str, card: Card) -> None:
+        """Stop a model when those who wait for it have their answers; it stays so until it is loaded by name."""
+        self._unloaded.add((tenant, card.name))
+        await self.stop(card)
+
+    async def stop(self, card: Card) -> None:
+        """Stop the runner of a model when those who wait for it have their answers."""
+        model = self._models.get(card.sha256)
+        if model is None:
+            return
+        deadline = time.monotonic() + self.settings.infer_seconds
+        while not model.is_idle and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        if self._models.get(card.sha256) is model:
+            del self._models[card.sha256]
+        await model.close()
+
+    def is_loaded(self, card: Card) -> bool:
+        """Say whether a model is loaded and was run once."""
+        model = self._models.get(card.sha256)
+        return model is not None and model.is_loaded
+
+    def is_unloaded(self, tenant: str, card: Card) -> bool:
+        """Say whether a model was unloaded by name."""
+        return (tenant, card.name) in self._unloaded
+
+    def may_batch(self, card: Card) -> bool:
+        """Say whether requests to a loaded model are run together where they come together."""
+        model = self._models.get(card.sha256)
+        return model is not None and model.batches
+
+    def statistics_of(self, tenant: str, card: Card) -> Statistics:
+        """Return what was counted of a model since the service started."""
+        key = (tenant, card.name, str(card.version))
+        found = self.statistics.get(key)
+        if found is None:
+            found = self.statistics[key] = Statistics()
+        return found
+
+    def loaded(self) -> Iterator[str]:
+        """Return the sha256 of each model that is loaded."""
+        return (key for key, model in self._models.items() if model.is_loaded)
 
     async def close(self) -> None:
         """Stop every runner."""
-        await asyncio.gather(*(self._stop(model) for model in self._models.values()))
+        models = list(self._models.values())
+        self._models.clear()
+        await asyncio.gather(*(model.close() for model in models))
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
-    async def _infer(self, name: str, model: _Model, inputs: Sequence[Tensor], outputs: Sequence[str]) -> list[Tensor]:
-        question = pack({"outputs": list(outputs)}, inputs)
-        # A runner may have died since it was last asked, so the question is put twice before it is blamed.
-        for _ in range(2):
-            runner = model.runner if model.runner is not None and model.runner.returncode is None else None
-            if runner is None:
-                await self._stop(model)
-                runner = await self._start(name, model)
-            try:
-                header, answer = await _ask(runner, question, int(self.settings.runner_memory))
-            except _BROKEN as error:
-                _LOG.warning("the runner of %s died: %r", name, error)
-                await self._stop(model)
-                continue
-            except BaseException:
-                # Out of time, or nobody waits any more: its answer would be taken for that to the next question.
-                await self._stop(model)
-                raise
-            if "error" in header:
-                raise TensorError(
-                    f"onnxruntime cannot run the model on this: {header['error']}", hint="Send other shapes or values."
-                )
-            return answer
-        raise CrashedError(
-            "the runner of the model died twice on this request", hint="Report this, with the model and the request."
+    async def _ask(self, tenant: str, card: Card, ask: Ask, body: bytes) -> Told:
+        model = self._models.get(card.sha256)
+        if model is None or self._unloaded:
+            self._check(tenant, card)
+            model = self._model(card)
+        seconds = self.settings.infer_seconds if ask.seconds is None else ask.seconds
+        question = Question(
+            model.number(),
+            ask.form,
+            card.name,
+            str(card.version),
+            time.monotonic() + seconds,
+            ask.length,
+            ask.encoding,
+            ask.accepts,
+            int(self.settings.infer_size),
         )
+        return await model.ask(question, body, seconds)
 
-    async def _start(self, name: str, model: _Model) -> asyncio.subprocess.Process:
-        await self._make_room()
-        settings = self.settings
-        model.starting = True
-        try:
-            model.folder = self.store.aside()
-            arguments = [str(self.store.model(name)), str(settings.runner_threads or os.cpu_count() or 1)]
-            limits = Limits(memory=int(settings.runner_memory), file_size=int(settings.job_file_size), cpu_seconds=0)
-            model.runner = await asyncio.create_subprocess_exec(
-                *child_command("service.serving.runner", limits, arguments),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                cwd=model.folder,
-                env=child_environment(model.folder),
-                start_new_session=True,
-                limit=2**20,
+    def _check(self, tenant: str, card: Card, *, by_name: bool = False) -> None:
+        if card.unrunnable:
+            raise NotRunnableError(card.unrunnable, hint="Download the model and run it elsewhere.")
+        if not by_name and (tenant, card.name) in self._unloaded:
+            raise NotReadyError(
+                f"the model {card.name} was unloaded",
+                hint=f"POST /v2/repository/models/{card.name}/load loads it again.",
             )
-            assert model.runner.stdout is not None
-            header, _ = await read_async(model.runner.stdout, 0)
-        except _BROKEN as error:
-            await self._stop(model)
+
+    def _model(self, card: Card) -> Model:
+        model = self._models.get(card.sha256)
+        if model is None:
+            model = Model(card.sha256, lambda model: self._start(model, card), self.settings.infer_queue)
+            self._models[card.sha256] = model
+        return model
+
+    async def _loaded(self, card: Card) -> None:
+        try:
+            async with asyncio.timeout(self.settings.load_seconds):
+                await self._model(card).load()
+        except TimeoutError:
+            raise self._slow() from None
+
+    async def _start(self, model: Model, card: Card) -> Line:
+        await self._make_room(model)
+        settings = self.settings
+        level = await asyncio.to_thread(level_for, settings.sandbox)
+        path = await self.source.file(card)
+        folder = await asyncio.to_thread(self.room.folder)
+        line = Line(int(settings.runner_memory), model.answered, lambda line: self._ended(model, line, folder))
+        try:
+            limits = Limits(memory=int(settings.runner_memory), file_size=int(settings.job_file_size), cpu_seconds=0)
+            threads = settings.runner_threads or os.cpu_count() or 1
+            arguments = [str(path), str(threads), str(settings.infer_batch)]
+            level = level_for(settings.sandbox)
+            command = child_command(
+                "service.serving.runner", limits, arguments, level=level, reads=[path], writes=[folder]
+            )
+            await open_line(command, folder, child_environment(folder), line)
+            async with asyncio.timeout(settings.load_seconds):
+                hello = await line.greeted
+        except LineError as error:
             raise CrashedError(
                 "the runner of the model died while it started", hint="Try again; if it stays, report it."
             ) from error
+        except TimeoutError:
+            line.abort()
+            raise self._slow() from None
         except OSError as error:
-            await self._stop(model)
+            self.room.discard(folder)
             raise storage_error(error) from error
         except BaseException:
-            await self._stop(model)
+            line.abort()
             raise
-        finally:
-            model.starting = False
-        if "unrunnable" in header:
-            await self._stop(model)
-            raise NotRunnableError(str(header["unrunnable"]), hint="Download the model and run it elsewhere.")
-        return model.runner
+        if hello.unrunnable:
+            line.abort()
+            raise NotRunnableError(hello.unrunnable, hint="Download the model and run it elsewhere.")
+        model.batches = hello.batches
+        return line
 
-    async def _make_room(self) -> None:
+    def _slow(self) -> TimeLimitError:
+        return TimeLimitError(
+            f"loading the model took longer than {self.settings.load_seconds:g} s",
+            hint="Set BNFOLD_LOAD_SECONDS higher.",
+        )
+
+    def _ended(self, model: Model, line: Line, folder: Path) -> None:
+        async def clear() -> None:
+            await line.close()
+            await asyncio.to_thread(self.room.discard, folder)
+
+        closing = asyncio.get_running_loop().create_task(clear())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        model.ended(line)
+
+    async def _make_room(self, wanted: Model) -> None:
         """Stop the runner that was not used for the longest time, where there are as many as there may be.
 
         Raises:
             QueueFullError: If all of them are at work.
         """
-        loaded = [model for model in self._models.values() if model.runner is not None or model.starting]
-        if len(loaded) < self.settings.runners:
+        others = [model for model in self._models.values() if model is not wanted]
+        taken = [model for model in others if model.is_loaded or model.loading is not None]
+        if len(taken) < self.settings.runners:
             return
-        idle = [model for model in loaded if not model.waiting and not model.starting]
+        idle = [model for model in taken if model.is_idle]
         if not idle:
             raise QueueFullError(
-                f"{len(loaded)} models are loaded and at work, and no more are loaded",
+                f"{len(taken)} models are loaded and at work, and no more are loaded",
                 hint="Try again in a moment, or set BNFOLD_RUNNERS higher.",
                 headers={"Retry-After": "1"},
             )
-        await self._stop(min(idle, key=lambda model: model.used))
-
-    async def _stop(self, model: _Model) -> None:
-        runner, folder = model.runner, model.folder
-        model.runner = model.folder = None
-        if runner is not None and runner.returncode is None:
-            # Once it has been waited for, its number may be that of somebody else's group.
-            end_group(runner.pid)
-            await asyncio.shield(runner.wait())
-        if folder is not None:
-            self.store.discard(folder)
-
-
-async def _ask(
-    runner: asyncio.subprocess.Process, question: list[bytes], most: int
-) -> tuple[dict[str, object], list[Tensor]]:
-    assert runner.stdin is not None
-    assert runner.stdout is not None
-    for piece in question:
-        runner.stdin.write(piece)
-    await runner.stdin.drain()
-    return await read_async(runner.stdout, most)
+        oldest = min(idle, key=lambda model: model.used)
+        del self._models[oldest.key]
+        await oldest.close()

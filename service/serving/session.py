@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.serving.tensors import Spec
+import numpy as np
 
-__all__ = ["UnrunnableError", "open_session", "signature_of"]
+from service.serving.tensors import Array, Spec
+
+__all__ = ["UnrunnableError", "open_session", "run", "signature_of"]
 
 _ELEMENTS = {
     "tensor(bool)": "BOOL",
@@ -21,10 +25,12 @@ _ELEMENTS = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+_BF16 = 16  # onnx.TensorProto.BFLOAT16
 
 
 class UnrunnableError(Exception):
@@ -55,6 +61,8 @@ def open_session(path: Path, threads: int) -> Any:  # onnxruntime has no types o
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is told by exceptions
+    # Between two runs its threads would wait at full speed, and take the time of whoever brings the next request.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class
@@ -70,6 +78,42 @@ def signature_of(session: Any) -> tuple[tuple[Spec, ...], tuple[Spec, ...]]:
     return tuple(_spec(argument) for argument in session.get_inputs()), tuple(
         _spec(argument) for argument in session.get_outputs()
     )
+
+
+def run(session: Any, outputs: Sequence[Spec], feeds: Mapping[str, Array], bf16: Sequence[str], options: Any) -> Any:
+    """Run a loaded model and return an array for each output that is asked for.
+
+    Args:
+        session: The model.
+        outputs: What is asked for.
+        feeds: An array for each input.
+        bf16: Names of the inputs whose arrays are patterns of BF16, which numpy has no numbers for.
+        options: onnxruntime's ``RunOptions``.
+    """
+    if not bf16 and all(spec.datatype != "BF16" for spec in outputs):
+        return session.run([spec.name for spec in outputs], feeds, options)
+    import onnxruntime
+
+    value = onnxruntime.OrtValue
+    given = {
+        name: value.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _BF16)
+        if name in bf16
+        else value.ortvalue_from_numpy(array)
+        for name, array in feeds.items()
+    }
+    answers = session.run_with_ort_values([spec.name for spec in outputs], given, options)
+    return [
+        _patterns(answer) if spec.datatype == "BF16" else answer.numpy()
+        for spec, answer in zip(outputs, answers, strict=True)
+    ]
+
+
+def _patterns(value: Any) -> Array:
+    shape = tuple(value.shape())
+    array = np.empty(shape, np.uint16)
+    if array.nbytes:
+        ctypes.memmove(array.ctypes.data, value.data_ptr(), array.nbytes)
+    return array
 
 
 def _spec(argument: Any) -> Spec:
