@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.sse import EventSourceResponse, format_sse_event
-from starlette.responses import JSONResponse, Response
+from fastapi.sse import format_sse_event
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from service.callers import caller_of
 from service.jobs.job import QUEUED, Job, State
@@ -28,6 +28,7 @@ __all__ = ["job_body", "job_of", "router"]
 router = APIRouter(tags=["jobs"])
 
 _POLL = 0.2  # seconds between two looks for events
+_STREAM = "text/event-stream"
 _SILENCE = 15.0  # seconds after which somebody who listens is told that all is well
 
 
@@ -66,14 +67,14 @@ async def job(request: Request, job_id: str) -> Response:
     return Response(text, media_type="application/json", headers=headers)
 
 
-@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses={200: {"content": {_STREAM: {}}}})
 async def events(request: Request, job_id: str) -> Response:
     """Tell what happens to a job as it happens, until it has ended; `Last-Event-ID` goes on where a client stopped."""
     found = await job_of(request, job_id)
     told = request.headers.get("last-event-id", "0")
     after = int(told) if told.isascii() and told.isdigit() and len(told) <= 9 else 0
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(_told(request, found.id, after), headers=headers)
+    return StreamingResponse(_told(request, found.id, after), headers=headers, media_type=_STREAM)
 
 
 async def _told(request: Request, job_id: str, after: int) -> AsyncIterator[bytes]:
