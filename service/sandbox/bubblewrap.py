@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from service.sandbox.reach import FACTS, libraries
+from service.sandbox.reach import FACTS
 
 __all__ = ["around", "installed"]
 
@@ -31,18 +31,19 @@ def around(command: list[str], reads: Iterable[Path], writes: Iterable[Path]) ->
 
     Args:
         command: The interpreter with its arguments.
-        reads: What it may read beyond the interpreter and libraries.
+        reads: What it may read, the interpreter and libraries included.
         writes: Folders that it may write to; they may lie in what it may read.
     """
     program = installed()
     assert program is not None
     words = [program, *_APART, "--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"]
     of_the_system = [path for path in FACTS if not path.is_relative_to("/proc")]
-    for path in (*libraries(), *of_the_system, *reads):
+    for path in (*of_the_system, *reads):
         words += ["--ro-bind-try", str(path), str(path)]
     for path in writes:
         words += ["--bind", str(path), str(path)]
-    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--"]
+    # Root outside is root in here to the files that set up the kernel.
+    words += ["--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--"]
     return [*_tied(), *words, *command]
 
 

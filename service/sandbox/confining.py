@@ -10,7 +10,7 @@ from typing import Any
 
 from service.sandbox import landlock, limits, seccomp
 from service.sandbox.levels import Level
-from service.sandbox.reach import DEVICES, FACTS, libraries
+from service.sandbox.reach import DEVICES, FACTS
 
 __all__ = ["NOT_CONFINED", "confine"]
 
@@ -47,9 +47,13 @@ def _confine(orders: dict[str, Any]) -> None:
     if threads := len(os.listdir("/proc/self/task")) - 1:  # noqa: PTH208  (only their number counts)
         # Landlock confines the thread that asks for it, and those that it starts later.
         raise OSError(f"{threads} threads run already")
+    # The folder that it lies in cannot be searched any more after this: a store may lie there, too.
+    import bnfold
+
+    assert bnfold.__all__
     limits.drop_privileges()
     # At the level of namespaces, they keep files apart, and Landlock is a second wall where the kernel has it.
     if level is Level.LANDLOCK or landlock.version():
-        reads = [*libraries(), *FACTS, *DEVICES, *map(Path, orders["reads"])]
+        reads = [*FACTS, *DEVICES, *map(Path, orders["reads"])]
         landlock.restrict(reads, [_NOWHERE, *map(Path, orders["writes"])])
     seccomp.install()

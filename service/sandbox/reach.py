@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -38,16 +40,30 @@ DEVICES = tuple(map(Path, ("/dev/zero", "/dev/urandom", "/dev/random", "/sys/bus
 """What is there without namespaces, too: onnxruntime looks for graphics cards, and warns where it must not look."""
 
 
-def libraries() -> list[Path]:
-    """Return the folders and files that hold programs and libraries, each that exists once, none inside another."""
+@functools.cache
+def libraries() -> tuple[Path, ...]:
+    """Return the folders and files that hold programs and libraries, each that exists, none inside another.
+
+    Where a child finds its modules a child is asked: this process may look into further folders, such as the one that
+    it was started in, and a store may lie there.
+    """
+    import subprocess
+
     import bnfold
 
+    ask = [sys.executable, "-P", "-s", "-c", "import json, sys; print(json.dumps(sys.path))"]
+    told = subprocess.run(ask, env=_bare(), stdin=subprocess.DEVNULL, capture_output=True, check=True)  # noqa: S603
     assert bnfold.__file__ is not None
-    searched = [Path(entry) for entry in sys.path if entry and Path(entry).resolve() != CODE]
+    packages = [CODE / "service", Path(bnfold.__file__).resolve().parent]
+    around = {folder.resolve() for package in packages for folder in package.parents}
+    searched = [Path(entry) for entry in json.loads(told.stdout) if entry and Path(entry).resolve() not in around]
     loaded = [Path(entry) for entry in os.environ.get("LD_LIBRARY_PATH", "").split(":") if entry.startswith("/")]
-    packages = [CODE / "service", Path(bnfold.__file__).parent]
     found = [*map(Path, _SYSTEM), *map(Path, (sys.prefix, sys.base_prefix)), *searched, *loaded, *packages]
-    return outermost([*found, *map(Path, _SETTINGS)])
+    return tuple(outermost([*found, *map(Path, _SETTINGS)]))
+
+
+def _bare() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
 
 
 def outermost(paths: Iterable[Path]) -> list[Path]:

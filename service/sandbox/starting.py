@@ -11,7 +11,7 @@ from pathlib import Path
 from service.sandbox import bubblewrap
 from service.sandbox.levels import Level
 from service.sandbox.limits import Limits
-from service.sandbox.reach import CODE
+from service.sandbox.reach import CODE, libraries
 
 __all__ = ["child_command", "child_environment", "ended"]
 
@@ -41,7 +41,7 @@ def child_command(
         reads: Files and folders that it may read beyond the interpreter and libraries.
         writes: Folders that it may write to.
     """
-    reads, writes = [path.resolve() for path in reads], [path.resolve() for path in writes]
+    reads, writes = [*_everybodys(level), *(path.resolve() for path in reads)], [path.resolve() for path in writes]
     orders = {
         "level": level.value,
         "parent": None if level is Level.BUBBLEWRAP else os.getpid(),
@@ -53,6 +53,10 @@ def child_command(
     }
     command = [sys.executable, "-P", "-s", "-m", module, json.dumps(orders), *arguments]
     return bubblewrap.around(command, reads, writes) if level is Level.BUBBLEWRAP else command
+
+
+def _everybodys(level: Level) -> Sequence[Path]:
+    return libraries() if level.isolates else ()
 
 
 def child_environment(temporary: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
