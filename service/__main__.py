@@ -22,6 +22,7 @@ import uvicorn
 from service.app import make_app
 from service.database.connecting import UnusableDatabaseError
 from service.scratch import StoreInUseError, open_scratch
+from service.serving.rpc import check_port
 from service.settings import Settings, UnusableSettingsError, read_settings, unknown_names
 from service.state import State, make_state
 from service.storage import UnusableStorageError
@@ -70,6 +71,7 @@ def _work(settings: Settings) -> int:
 def _serve(settings: Settings) -> int:
     scratch = open_scratch(settings.store)
     listener = _listen(settings)
+    check_port(settings)
     state = make_state(settings, scratch)
     config = uvicorn.Config(
         make_app(state),

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 import bnfold
+from service.callers import LOCAL
 from service.problems import (
     InternalError,
     MalformedError,
@@ -23,6 +24,7 @@ from service.problems import (
 )
 from service.routes import fold, health, inference, jobs, models
 from service.serving.http import Direct
+from service.serving.rpc import serving_rpc
 from service.state import State, running
 
 __all__ = ["make_app"]
@@ -35,7 +37,8 @@ def make_app(state: State) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running(state):
+        rpc = serving_rpc(state.settings, state.protocol, lambda _: LOCAL.tenant, lambda: health.can_work(state))
+        async with running(state), rpc:
             yield
 
     app = FastAPI(

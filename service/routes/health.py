@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 import bnfold
 from service.database.connecting import can_answer
-from service.state import state_of
+from service.state import State, state_of
 
-__all__ = ["router"]
+__all__ = ["can_work", "router"]
 
 router = APIRouter(tags=["health"])
 
@@ -41,7 +41,11 @@ async def ready(request: Request) -> Response:
 
 
 async def _ready(request: Request) -> bool:
-    state = state_of(request)
+    return await can_work(state_of(request))
+
+
+async def can_work(state: State) -> bool:
+    """Say whether the service takes work, and can write what comes of it."""
     if state.draining.begun:
         return False
 
