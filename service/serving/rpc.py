@@ -1,0 +1,271 @@
+"""The Open Inference Protocol over gRPC, on a port of its own, in the process of the service."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from service.problems import MalformedError, QueueFullError, ServiceError
+from service.serving.frames import Form
+from service.serving.http import error_of
+from service.serving.messages import METHODS, SERVICE, message
+from service.serving.protocol import Protocol
+from service.serving.runners import Ask
+from service.settings import Settings
+
+__all__ = ["check_port", "serving_rpc"]
+
+_AROUND = 2**16  # bytes of a message around the tensors in it
+_MOST_CALLS = 1024
+_STOP = 2.0  # seconds
+_TYPES = (
+    "INVALID BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 STRING BF16".split()  # noqa: SIM905  (numbers are places)
+)
+_CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "FAILED_PRECONDITION",
+    413: "RESOURCE_EXHAUSTED",
+    415: "INVALID_ARGUMENT",
+    422: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+TenantOf = Callable[[Mapping[str, str]], str]
+
+
+def check_port(settings: Settings) -> None:
+    """Find out early whether the port can be had, because gRPC says nothing of why it cannot.
+
+    Raises:
+        OSError: If it cannot.
+    """
+    if settings.grpc_port <= 0:
+        return
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.grpc_port))
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot listen on {settings.host}, port {settings.grpc_port}, for gRPC: {error.strerror}"
+            ) from error
+
+
+@contextlib.asynccontextmanager
+async def serving_rpc(
+    settings: Settings, protocol: Protocol, tenant_of: TenantOf, can_work: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[None]:
+    """Serve while the context lasts, and say on standard output where.
+
+    Args:
+        settings: Of the service; a ``grpc_port`` of -1 serves nothing.
+        protocol: What there is to say.
+        tenant_of: Says by a call's metadata for whom it is; raises a ``ServiceError`` where nobody may ask.
+        can_work: Says whether the service is ready.
+    """
+    if settings.grpc_port < 0:
+        yield
+        return
+    # The library would act on every start of a runner, and runners do not use it.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import grpc
+
+    largest = int(settings.infer_size) + _AROUND
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=_MOST_CALLS,
+        options=[
+            ("grpc.max_receive_message_length", largest),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    calls = _Calls(protocol, tenant_of, can_work, settings)
+    handlers = {}
+    for method in METHODS:
+        if method == "ModelInfer":  # only the runner reads it
+            handlers[method] = grpc.unary_unary_rpc_method_handler(calls.infer)
+        else:
+            handlers[method] = grpc.unary_unary_rpc_method_handler(
+                calls.told(method),
+                request_deserializer=message(f"{method}Request").FromString,
+                response_serializer=message(f"{method}Response").SerializeToString,
+            )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {settings.host}, port {settings.grpc_port}, for gRPC") from error
+    await server.start()
+    print(f"bnfold serves gRPC on {host}:{port}", flush=True)  # noqa: T201  (whoever started it with port 0 must learn it)
+    try:
+        yield
+    finally:
+        await server.stop(_STOP)
+
+
+class _Calls:
+    """What each method does."""
+
+    def __init__(
+        self, protocol: Protocol, tenant_of: TenantOf, can_work: Callable[[], Awaitable[bool]], settings: Settings
+    ) -> None:
+        self._protocol = protocol
+        self._tenant_of = tenant_of
+        self._can_work = can_work
+        self._limit = int(settings.infer_size)
+        self._seconds = settings.infer_seconds
+
+    def told(self, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
+        """Return what answers a method that is no inference."""
+        answer: Callable[[str, Any], Awaitable[dict[str, Any]]] = {
+            "ServerLive": self._live,
+            "ServerReady": self._ready,
+            "ServerMetadata": self._server,
+            "ModelReady": self._model_ready,
+            "ModelMetadata": self._metadata,
+            "ModelConfig": self._config,
+            "ModelStatistics": self._statistics,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }[method]
+        response = message(f"{method}Response")
+
+        async def call(request: Any, context: Any) -> Any:
+            try:
+                return response(**await answer(self._tenant(context), request))
+            except ServiceError as error:
+                return await _abort(context, error)
+
+        return call
+
+    async def infer(self, request: bytes, context: Any) -> bytes:
+        """Run a model."""
+        try:
+            tenant = self._tenant(context)
+            if len(request) > self._limit + _AROUND:
+                raise MalformedError("the message is too large", hint="Send fewer rows at a time.")
+            name, version = model_of(request)
+            card = await self._protocol.source.card(tenant, name, version)
+            left = context.time_remaining()
+            seconds = self._seconds if left is None else min(self._seconds, left)
+            ask = Ask(Form.RPC, seconds=seconds)
+            answer, content = await self._protocol.runners.infer(tenant, card, ask, request)
+            if answer.code:
+                raise error_of(answer, self._limit)
+        except ServiceError as error:
+            return await _abort(context, error)  # type: ignore[no-any-return]  # it does not return
+        return content
+
+    def _tenant(self, context: Any) -> str:
+        pairs = context.invocation_metadata() or ()
+        return self._tenant_of({key: value for key, value in pairs if isinstance(value, str)})
+
+    async def _live(self, _tenant: str, _request: Any) -> dict[str, Any]:
+        return {"live": True}
+
+    async def _ready(self, _tenant: str, _request: Any) -> dict[str, Any]:
+        return {"ready": await self._can_work()}
+
+    async def _server(self, _tenant: str, _request: Any) -> dict[str, Any]:
+        return self._protocol.server()
+
+    async def _model_ready(self, tenant: str, request: Any) -> dict[str, Any]:
+        return {"ready": await self._protocol.is_ready(tenant, request.name, request.version)}
+
+    async def _metadata(self, tenant: str, request: Any) -> dict[str, Any]:
+        return await self._protocol.metadata(tenant, request.name, request.version)
+
+    async def _config(self, tenant: str, request: Any) -> dict[str, Any]:
+        told = await self._protocol.config(tenant, request.name, request.version)
+        tensors = {
+            side: [{**one, "data_type": _TYPES.index(one["data_type"].removeprefix("TYPE_"))} for one in told[side]]
+            for side in ("input", "output")
+        }
+        plain = {name: told[name] for name in ("name", "platform", "backend", "max_batch_size")}
+        return {"config": {**plain, **tensors}}
+
+    async def _statistics(self, tenant: str, request: Any) -> dict[str, Any]:
+        return await self._protocol.statistics(tenant, request.name, request.version)
+
+    async def _index(self, tenant: str, request: Any) -> dict[str, Any]:
+        return {"models": await self._protocol.index(tenant, ready=request.ready)}
+
+    async def _load(self, tenant: str, request: Any) -> dict[str, Any]:
+        name = _model_name(request)
+        await self._protocol.load(tenant, name, dict(request.parameters))
+        return {"model_name": name, "isLoaded": True}
+
+    async def _unload(self, tenant: str, request: Any) -> dict[str, Any]:
+        name = _model_name(request)
+        await self._protocol.unload(tenant, name)
+        return {"model_name": name, "isLoaded": False}
+
+
+def _model_name(request: Any) -> str:
+    """Return the model that is meant; some clients have its name where others have that of a repository."""
+    return str(request.model_name or request.repository_name)
+
+
+def model_of(request: bytes) -> tuple[str, str]:
+    """Return the name and the version of the model that an inference request is for; all else is left unread.
+
+    Raises:
+        MalformedError: If it is no message.
+    """
+    found = {1: b"", 2: b""}
+    at, end = 0, len(request)
+    while at < end:
+        tag, at = _varint(request, at)
+        kind = tag & 7
+        if kind == 2:
+            size, at = _varint(request, at)
+            if tag >> 3 in found:
+                found[tag >> 3] = request[at : at + size]
+            at += size
+        elif kind == 0:
+            _, at = _varint(request, at)
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise _no_message()
+    if at != end:
+        raise _no_message()
+    try:
+        return found[1].decode("utf-8"), found[2].decode("utf-8")
+    except UnicodeDecodeError:
+        raise _no_message() from None
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while at < len(content) and shift < 64:
+        byte = content[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
+    raise _no_message()
+
+
+def _no_message() -> MalformedError:
+    return MalformedError("the request is no ModelInferRequest", hint="Follow the Open Inference Protocol, version 2.")
+
+
+async def _abort(context: Any, error: ServiceError) -> Any:
+    import grpc
+
+    code = "RESOURCE_EXHAUSTED" if isinstance(error, QueueFullError) else _CODES.get(error.status, "INTERNAL")
+    await context.abort(getattr(grpc.StatusCode, code), f"{error}. {error.hint}")
