@@ -18,7 +18,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["CONV", "Server", "conv_model", "post", "serving", "wait_for"]
+from service.sandbox import Level, choose
+
+__all__ = ["CONV", "Server", "conv_model", "post", "serving", "strongest_level", "wait_for"]
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -39,28 +41,38 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     store: Path
+    sandbox: str
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, trust_env=False)
 
     def children(self, module: str) -> list[int]:
-        """Return the living children that run a module of the service."""
-        found = []
+        """Return the living processes that run a module of the service, whoever started them for it."""
+        parents: dict[int, int] = {}
+        running = []
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
                 state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-                command = (folder / "cmdline").read_bytes().split(b"\0")
-                if state != "Z" and int(parent) == self.process.pid and module.encode() in command:
-                    found.append(int(folder.name))
-        return found
+                program, *words = (folder / "cmdline").read_bytes().split(b"\0")
+                parents[int(folder.name)] = int(parent)
+                # The module also stands on the command line of what confines it.
+                if state != "Z" and b"python" in program and module.encode() in words:
+                    running.append(int(folder.name))
+        return [process for process in running if self._is_above(process, parents)]
+
+    def _is_above(self, process: int, parents: dict[int, int]) -> bool:
+        while process in parents:
+            process = parents[process]
+            if process == self.process.pid:
+                return True
+        return False
 
     def held_child(self, module: str = "service.child") -> int:
-        """Wait until a child is there, and keep it from going on."""
-        child = wait_for(lambda: self.children(module))[0]
-        # Only then is it tied to the service and has its limits.
-        wait_for(lambda: "NoNewPrivs:\t1" in Path(f"/proc/{child}/status").read_text())
+        """Wait until a child is there and confined, and keep it from going on."""
+        confined = "NoNewPrivs:\t1" if self.sandbox == "limits" else "Seccomp:\t2"
+        child = wait_for(lambda: [child for child in self.children(module) if confined in _status(child)])[0]
         os.kill(child, signal.SIGSTOP)
         return child
 
@@ -78,7 +90,8 @@ class Server:
 def serving(store: Path, **settings: str) -> Iterator[Server]:
     """Start a service with a store and with settings, and stop it at the end."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BNFOLD_")}
-    told = {f"BNFOLD_{name.upper()}": value for name, value in {"port": "0", "store": str(store), **settings}.items()}
+    settings = {"port": "0", "grpc_port": "-1", "store": str(store), "sandbox": strongest_level(), **settings}
+    told = {f"BNFOLD_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen(
         [sys.executable, "-m", "service"],
         cwd=ROOT,
@@ -91,7 +104,7 @@ def serving(store: Path, **settings: str) -> Iterator[Server]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("bnfold serves on http://127.0.0.1:"), line
-        server = Server(process, line.split()[-1], store)
+        server = Server(process, line.split()[-1], store, settings["sandbox"])
         with server.client() as client:
             wait_for(lambda: _answers(client))
         yield server
@@ -104,6 +117,25 @@ def serving(store: Path, **settings: str) -> Iterator[Server]:
             process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+def _ancestors(child: int, parents: dict[int, int]) -> set[int]:
+    found: set[int] = set()
+    while child in parents and child not in found:
+        found.add(child)
+        child = parents[child]
+    return found - {0}
+
+
+def strongest_level() -> str:
+    """Return the strongest level of the sandbox that this machine can keep; where it can keep none, limits."""
+    return (choose("auto").level or Level.LIMITS).value
+
+
+def _status(process: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/status").read_text()
+    return ""
 
 
 def _answers(client: httpx.Client) -> bool:
