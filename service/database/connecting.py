@@ -57,11 +57,13 @@ def open_database(url: str) -> Engine:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except CommandError as error:
+        engine.dispose()
         raise UnusableDatabaseError(
             f"the database {_bare(address)} is not of this version of the service: {error}\n"
             "  hint: Start the version that made it, or a later one."
         ) from error
     except SQLAlchemyError as error:
+        engine.dispose()
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise UnusableDatabaseError(
             f"the database {_bare(address)} cannot be used: {reason}\n  hint: Look at BNFOLD_DATABASE."
@@ -122,8 +124,15 @@ def _sqlite(url: str) -> Engine:
 
 
 def _postgresql(url: str) -> Engine:
-    # A server that was started anew leaves dead connections in the pool.
-    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"connect_timeout": 10})
+    # A server that was started anew leaves dead connections in the pool, and one whose machine is gone says nothing.
+    patience = {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 25_000,
+    }
+    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=patience)
 
 
 def _bare(address: Any) -> str:

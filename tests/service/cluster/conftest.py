@@ -1,0 +1,64 @@
+"""Servers of PostgreSQL and RabbitMQ for all tests of a session, and a new database of either kind for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+import pytest
+
+from tests.service.cluster.servers import Broker, MissingProgramError, PostgreSQL, broker, postgresql
+
+T = TypeVar("T")
+_NUMBERS = itertools.count(1)
+
+
+@contextmanager
+def _there(server: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
+    """Start a server; where its program is missing, skip the test, or fail where everything has to be tested."""
+    starting = server()
+    try:
+        started = starting.__enter__()
+    except MissingProgramError as error:
+        if os.environ.get("BNFOLD_TEST_EVERYTHING"):
+            raise
+        pytest.skip(str(error))
+    try:
+        yield started
+    finally:
+        starting.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgreSQL]:
+    """A server of PostgreSQL; who stops it starts it again."""
+    with _there(postgresql) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> Iterator[Broker]:
+    """A server of RabbitMQ; who stops it starts it again."""
+    with _there(broker) as server:
+        yield server
+
+
+def new_database(server: PostgreSQL) -> str:
+    """Make a database with nothing in it, and return its address."""
+    name = f"test{next(_NUMBERS)}"
+    with psycopg.connect(host="127.0.0.1", port=server.port, user="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return server.url(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database with nothing in it, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'service.sqlite'}"
+    return new_database(request.getfixturevalue("postgres"))
