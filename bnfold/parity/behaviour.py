@@ -74,7 +74,7 @@ class Choices:
             run: Its outputs.
             relative: The error that gate B allows, relative to the output.
         """
-        value, base, truth = (side.get(self.output) for side in (run.candidate, run.unfolded, run.reference))
+        value, base, truth = (side.get(self.output) for side in (run.candidate, run.unfolded, run.expected))
         if not all(isinstance(item, np.ndarray) and roundoff(item.dtype) for item in (value, base, truth)):
             return
         value, base, truth = np.asarray(value), np.asarray(base), np.asarray(truth)

@@ -16,16 +16,18 @@ from bnfold.errors import BnfoldError, ParityError, UnsupportedOpError
 from bnfold.graph.region import Region
 from bnfold.graph.shapes import infer
 from bnfold.parity.behaviour import Figures, Metric, class_axes
-from bnfold.parity.feeds import Probe, draw_probes, jittered, turned
+from bnfold.parity.decisions import FLOATS, decisions_of, opened, within
+from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, turned
 from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with
 from bnfold.parity.lanes import LANES, halved
 from bnfold.parity.laws import batch_independence, determinism
 from bnfold.parity.local import check_region
-from bnfold.parity.localise import Inside, Programs, inner_errors, inside_of, locate, matched_names
-from bnfold.parity.margins import decision_behind
+from bnfold.parity.localise import Inside, Programs, inner_errors, inside_of, locate
+from bnfold.parity.margins import Decision, decision_behind
 from bnfold.parity.reference import Reference, Scope
 from bnfold.parity.run import Session, run_node
+from bnfold.parity.shared import shared_values
 from bnfold.parity.sides import Side, compare
 from bnfold.parity.stand import Runner, Stand
 from bnfold.parity.static import check_static
@@ -142,7 +144,7 @@ class _Elements:
 
     def floating(self, name: str) -> bool:
         """Whether a value is known to be one of the floats that the reference computes with."""
-        return self.of(name) in _FLOATS
+        return self.of(name) in FLOATS
 
 
 def _verify(task: _Task) -> Parity:
@@ -152,23 +154,11 @@ def _verify(task: _Task) -> Parity:
     decisions = {
         name: decision_behind(unfolded, name, elements.floating) for name in outputs if not elements.floating(name)
     }
-    computed = [name for item in decisions.values() if item is not None for name in item.values]
-    fixed = [name for item in decisions.values() if item is not None for name in item.fixed]
-    inputs = inputs_of(unfolded)
-    stand = Stand(
-        inputs=in_common(inputs, inputs_of(task.folded)) if task.apart else inputs,
-        unfolded=Session(unfolded, also=tuple(dict.fromkeys(computed))),
-        folded=_folded_session(task.folded),
-        original=original,
-        reference=Reference(unfolded, foreign=run_node),
-        rounded=rounding_model(unfolded, task.folded),
-        outputs=outputs,
-        decisive=tuple(dict.fromkeys([*computed, *fixed])),
-        wanted=_entering(task.regions) if task.regions else None,
-    )
-    sizes, tried = accepted_sizes(stand, task.seed)
+    stand, sizes, tried = _prepared(task, elements, decisions)
     probes = draw_probes(stand.inputs, sizes, level=task.level, seed=task.seed, given=task.given, batches=task.batches)
-    folding = Side("folded", outputs, decisions, class_axes(unfolded))
+    chosen_by = {name: stand.decisions.leads_to(name, outputs) for name in stand.decisions.floats}
+    followed = {name: output for name, output in chosen_by.items() if output is not None and name in stand.shared}
+    folding = Side("folded", outputs, decisions, class_axes(unfolded), followed)
     translation = Side("original", outputs if original else (), decisions, class_axes(unfolded))
     figures = None if task.metric is None else Figures(task.metric)
     records, amplified, checks = [], math.nan, list[RegionCheck]()
@@ -191,7 +181,9 @@ def _verify(task: _Task) -> Parity:
         answered = {} if original is None else compare(stand, probe, run, translation, stand.original_run)
         if figures is not None and (number < len(task.given) if task.given else probe.real):
             sides = {"reference": run.reference, "unfolded": run.unfolded, "candidate": returned}
-            figures.add(probe.feeds, number, {**sides, "original": answered} if answered else sides)
+            sides = {**sides, "original": answered} if answered else sides
+            told = {side: {name: got[name] for name in outputs if name in got} for side, got in sides.items()}
+            figures.add(probe.feeds, number, told)
     if not any(record.used for record in records):
         raise UnsupportedOpError(
             "the unfolded model runs on none of the probes", hint="Verify with arrays of your own."
@@ -219,12 +211,52 @@ def _verify(task: _Task) -> Parity:
     )
 
 
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+def _prepared(
+    task: _Task, elements: _Elements, decided: Mapping[str, Decision | None]
+) -> tuple[Stand, Sizes, Mapping[str, Array] | None]:
+    """Return the programs, the sizes that they take, and what the unfolded one returned on them."""
+    unfolded = opened(task.unfolded, elements.floating)
+    if unfolded is not task.unfolded:
+        try:  # a loop whose choices change their sizes from turn to turn cannot return them
+            stand = _stand(task, elements, decided, unfolded, opened(task.folded, elements.floating))
+            return stand, *accepted_sizes(stand, task.seed)
+        except BnfoldError:
+            pass
+    stand = _stand(task, elements, decided, task.unfolded, task.folded)
+    return stand, *accepted_sizes(stand, task.seed)
 
 
-def _folded_session(folded: ModelProto) -> Session:
+def _stand(
+    task: _Task,
+    elements: _Elements,
+    decided: Mapping[str, Decision | None],
+    unfolded: ModelProto,
+    folded: ModelProto,
+) -> Stand:
+    decisions = decisions_of(unfolded, elements.floating)
+    shared = within(decisions, unfolded, folded)
+    computed = [name for item in decided.values() if item is not None for name in item.values]
+    fixed = [name for item in decided.values() if item is not None for name in item.fixed]
+    inputs = inputs_of(unfolded)
+    inner = tuple(dict.fromkeys([*computed, *decisions.floats, *decisions.chosen]))
+    return Stand(
+        inputs=in_common(inputs, inputs_of(folded)) if task.apart else inputs,
+        unfolded=Session(unfolded, also=inner),
+        folded=_folded_session(folded, shared),
+        original=task.original,
+        reference=Reference(unfolded, foreign=run_node),
+        rounded=rounding_model(unfolded, folded),
+        outputs=tuple(value.name for value in task.unfolded.graph.output),
+        decisive=tuple(dict.fromkeys([*inner, *fixed])),
+        decisions=decisions,
+        shared=shared,
+        wanted=_entering(task.regions) if task.regions else None,
+    )
+
+
+def _folded_session(folded: ModelProto, also: Sequence[str]) -> Session:
     try:
-        return Session(folded)
+        return Session(folded, also=also)
     except BnfoldError as error:
         raise ParityError(f"the folded model cannot be loaded: {error}", hint="Report the model.") from error
 
@@ -246,7 +278,7 @@ def _suspect(
     inside = inside_of(task.folded) if folding[0] or task.inside is None else task.inside
     regions = task.regions if folding[0] else ()
     programs = Programs(task.unfolded, stand.reference, inside_of(task.unfolded), inside)
-    names = matched_names(task.unfolded, other, elements.floating, regions)
+    names = [name for name in shared_values(task.unfolded, other, regions)[0] if elements.floating(name)]
     probe = next((probe for probe in probes if probe.name == place), probes[0])
     try:
         errors = inner_errors(programs, names, probe.feeds)
@@ -294,7 +326,7 @@ def _stored(value: Array, element: int) -> Array:
     if not computes_with(value):
         return value
     with np.errstate(over="ignore", under="ignore"):
-        return value.astype(helper.tensor_dtype_to_np_dtype(element if element in _FLOATS else TensorProto.FLOAT))
+        return value.astype(helper.tensor_dtype_to_np_dtype(element if element in FLOATS else TensorProto.FLOAT))
 
 
 def _laws(
@@ -310,7 +342,9 @@ def _laws(
     noise = max((item.baseline for item in compared if item.kind == "float" and item.verdict.passed), default=0.0)
     other = jittered({name: turned(value) for name, value in first.items()}, 998)
     return (
-        batch_independence(stand.folded_run, stand.inputs, first, other, alone=once, noise=noise),
+        batch_independence(
+            stand.folded_run, stand.inputs, first, other, alone=once, noise=noise, decisions=stand.decisions
+        ),
         determinism(stand.folded_run, first, once),
     )
 

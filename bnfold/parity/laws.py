@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from bnfold.errors import BnfoldError
 from bnfold.parity.compare import joined, shapes
+from bnfold.parity.decisions import Decisions, same_choice
 from bnfold.parity.feeds import batch_symbols
 from bnfold.parity.inputs import Input
 from bnfold.parity.kernels import Array, computes_with
@@ -30,6 +31,7 @@ def batch_independence(
     *,
     alone: Mapping[str, Array],
     noise: float = 0.0,
+    decisions: Decisions | None = None,
 ) -> Law:
     """Compare a sample alone with the same sample beside another: ``max |f([x1, x2])[0] − f([x1])[0]| ≤ 1e-4·rms``.
 
@@ -40,6 +42,8 @@ def batch_independence(
         second: Other feeds of the same shapes.
         alone: What the model returned for the first ones.
         noise: The model's own rounding error against float64; four times that is granted where it is larger.
+        decisions: What the model chooses on its way: behind a choice that rounding made otherwise there is another
+            element, which says nothing. What the choice is made by is compared.
     """
     name, limit = "batch independence", min(max(_TOLERANCE, 4 * noise), _LARGEST)
     batches = set(batch_symbols(inputs))
@@ -51,10 +55,13 @@ def batch_independence(
         beside = run(both)
     except BnfoldError as error:
         return Law(name, 0.0, limit, Verdict.PASS, f"does not apply: the model takes no batch of 2 ({error})")
+    otherwise = frozenset() if decisions is None else frozenset(_chosen_otherwise(decisions, alone, beside))
     worst, where, compared = 0.0, "", 0
     for output in alone:
         if isinstance(shapes(alone[output]), list) or isinstance(shapes(beside[output]), list):
             continue  # a sequence says nothing about its samples
+        if decisions is not None and not otherwise.isdisjoint(decisions.of(output)):
+            continue
         value, other = joined(alone[output]), joined(beside[output])
         if not (value.ndim and value.shape[0] == 1 and other.shape == (2, *value.shape[1:]) and computes_with(value)):
             continue
@@ -77,6 +84,18 @@ def batch_independence(
         "the model is not in inference mode"
     )
     return Law(name, worst, limit, Verdict.FAIL, detail)
+
+
+def _chosen_otherwise(decisions: Decisions, alone: Mapping[str, Array], beside: Mapping[str, Array]) -> Iterator[str]:
+    """Yield what is chosen otherwise for a sample beside another one, or so that nobody can tell."""
+    for name in decisions.chosen:
+        if name not in alone or name not in beside:
+            continue
+        one, two = alone[name], beside[name]
+        if one.ndim and two.shape == (2 * one.shape[0], *one.shape[1:]):
+            two = two[: one.shape[0]]
+        if not same_choice(one, two):
+            yield name
 
 
 def determinism(run: Run, feeds: Mapping[str, Array], first: Mapping[str, Array]) -> Law:

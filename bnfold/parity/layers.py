@@ -18,6 +18,7 @@ from bnfold.errors import BnfoldError
 from bnfold.graph.region import Region
 from bnfold.graph.shapes import infer
 from bnfold.parity.compare import allowed, match
+from bnfold.parity.decisions import FLOATS, decisions_of, within
 from bnfold.parity.feeds import Probe, draw_probes, sizes_to_try
 from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with, roundoff
@@ -25,12 +26,13 @@ from bnfold.parity.layerwise import Histogram, Layerwise, SharedValue, WorstLaye
 from bnfold.parity.program import called, reads_of
 from bnfold.parity.reference import Reference
 from bnfold.parity.run import Session, run_node
+from bnfold.parity.shared import shared_values
 from bnfold.parity.verdict import Parity, Verdict
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
-__all__ = ["measure_layers", "shared_values"]
+__all__ = ["measure_layers"]
 
 _BUDGET = 1 << 27
 """Elements times 16 bytes (two float32, one float64) that are held at a time."""
@@ -75,41 +77,21 @@ def measure_layers(
     if probe is None or not names:
         detail = "no probe ran on both models" if probe is None else "the two models share no value by name"
         return Layerwise("", "", (), inside, None, time.perf_counter() - started, detail)
-    bench = _Bench(unfolded, folded, Reference(unfolded, foreign=run_node), probe.feeds)
     found: dict[str, _Figures] = {}
     try:
+        bench = _bench(unfolded, folded, probe.feeds)
         sizes = _sizes(unfolded, probe.feeds)
         for chunk in _chunks(names, sizes, found):
             if progress is not None:
                 progress("comparing layers", len(found), len(names))
-            for name, value, base, truth in bench.values(chunk):
-                found[name] = _figures(value, base, truth)
+            for name, sides in bench.values(chunk):
+                found[name] = _figures(sides)
         values = _accounted(unfolded, folded, found)
         worst = _closer(bench, values)
     except BnfoldError as error:
         return Layerwise(probe.name, probe.origin, (), inside, None, time.perf_counter() - started, str(error))
     detail = "" if values else "the two models share no floating value by name"
     return Layerwise(probe.name, probe.origin, values, inside, worst, time.perf_counter() - started, detail)
-
-
-def shared_values(
-    unfolded: ModelProto, folded: ModelProto, regions: Sequence[Region] = ()
-) -> tuple[tuple[str, ...], int]:
-    """Return the inner values and outputs that both main graphs compute and that mean the same, in graph order.
-
-    Args:
-        unfolded: The model before folding.
-        folded: The model after it.
-        regions: What folding changed; the values inside them are left out.
-
-    Returns:
-        The names, and how many values that depend on the inputs were left out.
-    """
-    varying = _varying(unfolded)
-    computed = {name for node in folded.graph.node for name in node.output if name}
-    inside = _inside(unfolded, regions)
-    kept = tuple(name for name in varying if name in computed and name not in inside)
-    return kept, len(varying) - len(kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +110,49 @@ class _Bench:
     folded: ModelProto
     reference: Reference
     feeds: Mapping[str, Array]
+    chosen: Mapping[str, Array]
+    """What the unfolded model chooses on its way."""
+    otherwise: Mapping[str, Array] | None
+    """What the folded one chooses, where that is anything else."""
 
-    def values(self, names: Sequence[str]) -> Iterator[tuple[str, Array, Array, Array]]:
-        """Yield a few values: folded, unfolded and in float64; those that are no floats are skipped."""
+    def values(self, names: Sequence[str]) -> Iterator[tuple[str, _Sides]]:
+        """Yield a few values; those that are no floats are skipped."""
         base = Session(self.unfolded, also=names).run(self.feeds)
         other = Session(self.folded, also=names).run(self.feeds)
-        truth = self.reference.run(self.feeds, names)
+        truth = self.reference.run(self.feeds, names, forced={(): self.chosen})
+        behind = truth
+        if self.otherwise is not None:
+            behind = self.reference.run(self.feeds, names, forced={(): self.otherwise})
         for name in names:
-            three: tuple[object, ...] = other.pop(name), base.pop(name), truth.pop(name)
-            arrays = [value for value in three if isinstance(value, np.ndarray) and computes_with(value)]
-            if len(arrays) == 3:
-                yield name, arrays[0], arrays[1], arrays[2]
+            four: tuple[object, ...] = other.pop(name), base.pop(name), truth[name], behind[name]
+            arrays = [value for value in four if isinstance(value, np.ndarray) and computes_with(value)]
+            if len(arrays) == 4:
+                yield name, _Sides(*arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """A value in the folded and the unfolded model, and in float64 behind what either has chosen."""
+
+    value: Array
+    base: Array
+    truth: Array
+    behind: Array
+
+
+def _bench(unfolded: ModelProto, folded: ModelProto, feeds: Mapping[str, Array]) -> _Bench:
+    """Prepare both models, and see what they choose."""
+    elements = infer(unfolded).get((), {})
+    decisions = decisions_of(unfolded, lambda name: name in elements and elements[name].element in FLOATS)
+    shared = [name for name in within(decisions, unfolded, folded) if name in decisions.chosen]
+    chosen: dict[str, Array] = {}
+    otherwise: dict[str, Array] | None = None
+    if shared:
+        ours, theirs = (Session(model, also=shared).run(feeds) for model in (unfolded, folded))
+        chosen = {name: ours[name] for name in shared}
+        if decisions.differ(ours, theirs):
+            otherwise = {name: theirs[name] for name in shared}
+    return _Bench(unfolded, folded, Reference(unfolded, foreign=run_node), feeds, chosen, otherwise)
 
 
 def _probe(unfolded: ModelProto, parity: Parity, seed: int, feeds: Sequence[Mapping[str, Array]]) -> Probe | None:
@@ -155,40 +169,6 @@ def _probe(unfolded: ModelProto, parity: Parity, seed: int, feeds: Sequence[Mapp
             if probe.name == wanted.name and shapes == wanted.shapes:
                 return probe
     return None
-
-
-def _varying(model: ModelProto) -> tuple[str, ...]:
-    """Return the values of the main graph that depend on its inputs."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    known = {value.name for value in model.graph.input} - constants
-    found = []
-    for node in model.graph.node:
-        if not known.isdisjoint(reads_of(node)):
-            names = [name for name in node.output if name]
-            known.update(names)
-            found += names
-    return tuple(found)
-
-
-def _inside(model: ModelProto, regions: Sequence[Region]) -> set[str]:
-    """Return the values between the inputs and the outputs of regions: a scale or a shift may travel through them."""
-    producers = {name: node for node in model.graph.node for name in node.output if name}
-    inside: set[str] = set()
-    for region in regions:
-        if region.scope:
-            continue
-        edge = {*region.inputs, *region.outputs}
-        pending = [name for output in region.outputs for name in _read(producers.get(output))]
-        while pending:
-            name = pending.pop()
-            if name in producers and name not in edge and name not in inside:
-                inside.add(name)
-                pending += _read(producers[name])
-    return inside
-
-
-def _read(node: NodeProto | None) -> list[str]:
-    return [] if node is None else list(reads_of(node))
 
 
 def _sizes(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, int]:
@@ -230,11 +210,11 @@ def _chunks(names: Sequence[str], sizes: Mapping[str, int], found: Mapping[str, 
         yield chunk
 
 
-def _figures(value: Array, base: Array, truth: Array) -> _Figures:
+def _figures(sides: _Sides) -> _Figures:
     """Return the errors of one value in both models, and what gate B would allow."""
-    own, theirs = _error(base, truth), _error(value, truth)
-    u = max(roundoff(value.dtype), roundoff(base.dtype))
-    return _Figures(own, theirs, allowed(own, truth.size, u), int(truth.size))
+    own, theirs = _error(sides.base, sides.truth), _error(sides.value, sides.behind)
+    u = max(roundoff(sides.value.dtype), roundoff(sides.base.dtype))
+    return _Figures(own, theirs, allowed(own, sides.truth.size, u), int(sides.truth.size))
 
 
 def _error(value: Array, truth: Array) -> float:
@@ -288,17 +268,17 @@ def _closer(bench: _Bench, values: Sequence[SharedValue]) -> WorstLayer | None:
     if not shown:
         return None
     worst = max(shown, key=lambda item: item.folded / item.limit)
-    for name, value, base, truth in bench.values([worst.value]):
-        return WorstLayer(name, _error_histogram(value, base, truth), _value_histogram(value, base, truth))
+    for name, sides in bench.values([worst.value]):
+        return WorstLayer(name, _error_histogram(sides), _value_histogram(sides))
     return None
 
 
-def _error_histogram(value: Array, base: Array, truth: Array) -> Histogram:
-    finite = np.isfinite(truth)
-    scale = math.sqrt(float(np.mean(np.square(truth[finite])))) if finite.any() else 0.0
+def _error_histogram(three: _Sides) -> Histogram:
+    finite = np.isfinite(three.truth)
+    scale = math.sqrt(float(np.mean(np.square(three.truth[finite])))) if finite.any() else 0.0
     sides = []
-    for side in (base, value):
-        usable = finite & np.isfinite(side)
+    for side, truth in ((three.base, three.truth), (three.value, three.behind)):
+        usable = np.isfinite(truth) & np.isfinite(side)
         sides.append(np.abs(side[usable].astype(np.float64) - truth[usable]) / (scale or 1.0))
     nonzero = [side[side > 0] for side in sides]
     exact = tuple(int(side.size - some.size) for side, some in zip(sides, nonzero, strict=True))
@@ -311,8 +291,9 @@ def _error_histogram(value: Array, base: Array, truth: Array) -> Histogram:
     return Histogram(_numbers(edges), _counts(counts[0]), _counts(counts[1]), exact=(exact[0], exact[1]))
 
 
-def _value_histogram(value: Array, base: Array, truth: Array) -> Histogram:
-    sides = [np.asarray(side[np.isfinite(side)], np.float64) for side in (base, value, truth)]
+def _value_histogram(three: _Sides) -> Histogram:
+    every = (three.base, three.value, three.truth)
+    sides = [np.asarray(side[np.isfinite(side)], np.float64) for side in every]
     spans = [side for side in sides if side.size]
     low = min((float(side.min()) for side in spans), default=0.0)
     high = max((float(side.max()) for side in spans), default=1.0)

@@ -9,7 +9,7 @@ values that are right.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,13 @@ from bnfold.parity.kernels import Array, roundoff
 from bnfold.parity.program import called, reads_of
 from bnfold.parity.reference import Reference
 from bnfold.parity.run import Session
+from bnfold.parity.shared import behind, producers_of
 from bnfold.parity.verdict import Suspect
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
-__all__ = ["InnerError", "Inside", "Programs", "inner_errors", "inside_of", "locate", "matched_names"]
+__all__ = ["InnerError", "Inside", "Programs", "inner_errors", "inside_of", "locate"]
 
 Values = Mapping[str, Array]
 
@@ -85,28 +86,6 @@ def inside_of(model: ModelProto) -> Inside:
         return Session(model, also=[name for name in names if name in computed]).run
 
     return opened
-
-
-def matched_names(
-    model: ModelProto, other: ModelProto, floating: Callable[[str], bool], regions: Sequence[Region] = ()
-) -> tuple[str, ...]:
-    """Return the inner and outer floats that both models compute under one name, in the order of the first.
-
-    What stands inside a folded region is left out: there a name may mean something else after folding.
-    """
-    theirs = {name for node in other.graph.node for name in node.output if name}
-    ends = {name for region in regions if not region.scope for name in region.outputs}
-    producers = _producers(model)
-    inside: set[str] = set()
-    for region in regions:
-        if not region.scope:
-            inside |= {name for name in _behind(producers, region.outputs, region.inputs) if name not in ends}
-    return tuple(
-        name
-        for node in model.graph.node
-        for name in node.output
-        if name in theirs and name not in inside and floating(name) and node.op_type not in {"Constant", "Identity"}
-    )
 
 
 def inner_errors(programs: Programs, names: Sequence[str], feeds: Values) -> dict[str, InnerError]:
@@ -172,13 +151,13 @@ def locate(
         regions: What was folded.
     """
     right = {name for name, error in errors.items() if not error.differs}
-    producers = _producers(model)
+    producers = producers_of(model)
     places = {name: place for place, node in enumerate(model.graph.node) for name in node.output if name}
-    off = sorted((name for name in _behind(producers, outputs, right) if name in errors), key=places.__getitem__)
+    off = sorted((name for name in behind(producers, outputs, right) if name in errors), key=places.__getitem__)
     value = off[0] if off else next((name for name in outputs if name in producers), None)
     if value is None:
         return None
-    within = set(_behind(producers, (value,), right - {value}))
+    within = set(behind(producers, (value,), right - {value}))
     fed = {item.name for item in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
     entering = dict.fromkeys(
         name
@@ -207,20 +186,3 @@ def locate(
         probe=probe,
         sources=tuple(dict.fromkeys(folded)),
     )
-
-
-def _producers(model: ModelProto) -> dict[str, NodeProto]:
-    return {name: node for node in model.graph.node for name in node.output if name}
-
-
-def _behind(producers: Mapping[str, NodeProto], outputs: Collection[str], stops: Collection[str]) -> Iterator[str]:
-    """Yield the computed values that some values come from, themselves included, as far as to those that stop."""
-    seen: set[str] = set()
-    pending = list(outputs)
-    while pending:
-        name = pending.pop()
-        if name in seen or name not in producers or name in stops:
-            continue
-        seen.add(name)
-        yield name
-        pending.extend(reads_of(producers[name]))

@@ -89,6 +89,7 @@ class Reference:
         stored: bool = False,
         foreign: Foreign | None = None,
         disturbance: int | None = None,
+        strength: float = 1.0,
         beside: Reference | None = None,
     ) -> None:
         """Prepare a model.
@@ -99,10 +100,12 @@ class Reference:
             foreign: Computes nodes of domains that onnx does not define.
             disturbance: Move every weight by its type's round-off, up or down as this seed says: what rounding the
                 weights once, which no fold can avoid, may do to the outputs.
+            strength: By how many times that.
             beside: A reference of the model that this one was cut from: constants of the same name are shared.
         """
         self.model = model
         self._stored, self._foreign, self._disturbance = stored, foreign, disturbance
+        self._strength = strength
         self._weights = frozenset(weights_of(model)) if disturbance is not None else frozenset()
         self._functions = {(item.domain, item.name, item.overload): item for item in model.functions}
         self._bodies: dict[tuple[str, str, str], Compiled] = {}
@@ -112,10 +115,24 @@ class Reference:
         self._capture: Mapping[Scope, Collection[str]] = {}
         self._captured: dict[Scope, list[dict[str, Array]]] = {}
         self._trying = 0
+        self._forced: Mapping[Scope, Mapping[str, Array]] = {}
+        self._turns: dict[Scope, int] = {}
         self._main = self._compile(model.graph, versions_of(model.opset_import))
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def run(
+        self,
+        feeds: Mapping[str, npt.NDArray[Any]],
+        outputs: Sequence[str] | None = None,
+        *,
+        forced: Mapping[Scope, Mapping[str, Array]] | None = None,
+    ) -> dict[str, Array]:
         """Compute the outputs, or other values of the main graph by name.
+
+        Args:
+            feeds: Arrays by input name.
+            outputs: What to return; None means the model's outputs.
+            forced: Values that are taken as given instead of what is computed for them, by the scope that they stand
+                in; those of a loop's body have one row a turn.
 
         Raises:
             SignatureError: If an input is not fed, or a value that is asked for does not exist.
@@ -128,9 +145,13 @@ class Reference:
                 f"no values for {_listed(missing)}", hint=f"Feed every input: {_listed(self._main.inputs)}."
             )
         frame = Frame(self._main, {name: self._entering(value) for name, value in feeds.items()})
-        with np.errstate(all="ignore"):
-            self._execute(frame, frozenset(wanted))
-            return {name: self._read(frame, name) for name in wanted}
+        self._forced, self._turns = forced or {}, {}
+        try:
+            with np.errstate(all="ignore"):
+                self._execute(frame, frozenset(wanted))
+                return {name: self._read(frame, name) for name in wanted}
+        finally:
+            self._forced, self._turns = {}, {}
 
     def capture(
         self, feeds: Mapping[str, npt.NDArray[Any]], wanted: Mapping[Scope, Collection[str]]
@@ -178,6 +199,7 @@ class Reference:
         keep = {*wanted, *self._capture.get(frame.scope, ())} if frame.scope else set(wanted)
         # Bodies may hold captured values that nothing reads; outside of captures, unneeded steps are left out.
         needed, last = order(graph.steps, keep, everything=bool(self._capture))
+        forced = self._forced_here(frame.scope)
         for index in needed:
             step = graph.steps[index]
             inputs = [self._read(frame, name) if name else None for name in step.node.input]
@@ -196,12 +218,35 @@ class Reference:
                     f"the float64 reference cannot compute {step.node.op_type} {called(step.node)!r}: {error}",
                     hint="Report the model: an operation that onnxruntime runs should have a reference.",
                 ) from error
+            if forced and not forced.keys().isdisjoint(step.node.output):
+                results = self._given(step.node, inputs, results, forced)
             for name, value in zip(step.node.output, results, strict=False):
                 if name:  # numpy makes a number of an array without axes
                     frame.values[name] = np.asarray(value) if isinstance(value, np.generic) else value
             for name in last.get(index, ()):
                 frame.values.pop(name, None)
         self._keep_captured(frame)
+
+    def _forced_here(self, scope: Scope) -> Mapping[str, Array]:
+        """Return what is given in a graph, of a body in this turn of it."""
+        known = self._forced.get(scope)
+        if not known or not scope:
+            return known or {}
+        turn = self._turns.get(scope, 0)
+        self._turns[scope] = turn + 1
+        return {name: rows[turn] for name, rows in known.items() if turn < len(rows)}
+
+    @staticmethod
+    def _given(node: NodeProto, inputs: list[Any], results: Sequence[Any], forced: Mapping[str, Array]) -> list[Any]:
+        """Return the results of a node with those that are given in their place."""
+        given = [
+            widen(np.asarray(forced[name])) if name in forced else value
+            for name, value in zip(node.output, results, strict=False)
+        ]
+        if node.op_type == "TopK":  # the values are those at the places that are given
+            axis = int(attributes_of(node).get("axis", -1))
+            given[0] = np.take_along_axis(inputs[0], np.asarray(given[1], dtype=np.int64), axis=axis)
+        return given
 
     def _keep_captured(self, frame: Frame) -> None:
         names = self._capture.get(frame.scope) if frame.scope else None
@@ -257,7 +302,7 @@ class Reference:
             return wide
         generator = np.random.default_rng([self._disturbance or 0, zlib.crc32(name.encode())])
         signs = 2.0 * generator.integers(0, 2, size=wide.shape) - 1
-        return np.asarray(wide * (1 + roundoff(array.dtype) * signs))
+        return np.asarray(wide * (1 + self._strength * roundoff(array.dtype) * signs))
 
     def _prepare(self, node: NodeProto, versions: Mapping[str, int]) -> Callable[[Frame, list[Any]], Sequence[Any]]:
         if any(attribute.ref_attr_name for attribute in node.attribute):

@@ -32,14 +32,38 @@ class Side:
         outputs: Sequence[str],
         decisions: Mapping[str, Decision | None],
         classes: Mapping[str, int],
+        chosen_by: Mapping[str, str] | None = None,
     ) -> None:
+        """Open the ledgers.
+
+        Args:
+            candidate: Who is judged.
+            outputs: What is compared.
+            decisions: What decides an exact output, by the output.
+            classes: The axis of the classes, by the output.
+            chosen_by: Floats that something is chosen by and that the candidate has, too, with an output behind them.
+        """
         self.decisions = decisions
+        self.chosen_by = chosen_by or {}
+        self.inner = {name: Ledger(name) for name in self.chosen_by if name not in outputs}
         self.ledgers = {name: Ledger(name, decisions.get(name)) for name in outputs}
         self.choices = {name: Choices(name, axis, candidate) for name, axis in classes.items() if name in self.ledgers}
 
     def comparisons(self) -> tuple[Comparison, ...]:
         """Return gate B, one entry an output."""
-        return tuple(ledger.result() for ledger in self.ledgers.values())
+        results = {name: ledger.result() for name, ledger in self.ledgers.items()}
+        for name, found in self._wrong_inside().items():
+            output = self.chosen_by[name]
+            if results[output].verdict is not Verdict.FAIL:
+                why = f"{name}, by which it is chosen, is off: {found.detail}"
+                results[output] = replace(
+                    results[output], verdict=Verdict.FAIL, detail=why, probe=found.probe, closest=found.closest
+                )
+        return tuple(results.values())
+
+    def _wrong_inside(self) -> dict[str, Comparison]:
+        found = {name: ledger.result() for name, ledger in self.inner.items()}
+        return {name: item for name, item in found.items() if item.verdict is Verdict.FAIL}
 
     def agreements(self) -> tuple[Agreement, ...]:
         """Return gate C, one entry an output and metric."""
@@ -48,8 +72,11 @@ class Side:
     def wrong(self) -> tuple[list[str], str]:
         """Return the floats that are wrong or that decide what is, and the probe on which they are."""
         found = [item for item in self.comparisons() if item.verdict is Verdict.FAIL]
-        names: list[str] = []
+        inside = self._wrong_inside()
+        names: list[str] = list(inside)
         for item in found:
+            if any(self.chosen_by[name] == item.output for name in inside):
+                continue
             decision = self.decisions.get(item.output)
             names += [item.output] if decision is None else decision.values
         return names, found[0].probe if found else ""
@@ -62,7 +89,19 @@ def compare(stand: Stand, probe: Probe, run: Run, side: Side, candidate: Candida
         for ledger in side.ledgers.values():
             ledger.doubt = stand.refusal
         return {}
-    run = replace(run, candidate=value)
+    fragile: list[frozenset[str]] = []
+
+    def unseen(output: str) -> bool:
+        """Whether an output may be another one by a choice that nobody can see in the candidate."""
+        hidden = [name for name in stand.decisions.of(output) if name in stand.decisions.chosen and name not in value]
+        if not hidden:
+            return False
+        if not fragile:
+            fragile.append(stand.fragile(probe.feeds, run))
+        return not fragile[0].isdisjoint(hidden)
+
+    behind = stand.behind(probe.feeds, value, dict(run.reference))
+    run = replace(run, candidate=value, behind=behind, fragile=unseen)
     memory: dict[int, Run | None] = {}
 
     def redraw(look: int) -> Run | None:
@@ -74,7 +113,8 @@ def compare(stand: Stand, probe: Probe, run: Run, side: Side, candidate: Candida
             again = None if drawn is None else candidate(feeds)
             memory[look] = None
             if drawn is not None and again is not None:
-                memory[look] = replace(drawn, candidate=again, amplification=run.amplification)
+                chosen = stand.behind(feeds, again, dict(drawn.reference))
+                memory[look] = replace(drawn, candidate=again, amplification=run.amplification, behind=chosen)
         return memory[look]
 
     for name, ledger in side.ledgers.items():
@@ -85,4 +125,7 @@ def compare(stand: Stand, probe: Probe, run: Run, side: Side, candidate: Candida
         ledger.add(run, redraw)
         if name in side.choices and ledger.probes > counted:
             side.choices[name].add(run, ledger.allowed)
+    for name, ledger in side.inner.items():
+        if name in value and name in run.unfolded:
+            ledger.add(run, redraw)
     return value

@@ -122,7 +122,10 @@ def amplification(stand: Stand, probe: Probe, run: Run, *, quick: bool) -> tuple
             after += float(((feeds[name].astype(np.float64) - wide) ** 2).sum())
     if not after or not before:
         return math.nan, {}
-    moved, truth = (stand.unfolded.run(feeds), run.unfolded) if quick else (stand.truth(feeds), run.reference)
+    moved, truth = (stand.unfolded.run(feeds), run.unfolded) if quick else ({}, run.reference)
+    if not quick or stand.decisions.differ(moved, truth):
+        # What is amplified is a change of the floats, behind the same choices.
+        moved, truth = stand.truth(feeds, run.unfolded), run.reference
     growth = {}
     for name in stand.outputs:
         value, reference = joined(moved[name]), joined(truth[name])

@@ -38,6 +38,10 @@ EXTREME = 2.0**-5
 _FINE = roundoff(np.dtype(np.float64))
 
 
+def _sturdy(_output: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """The outputs of one probe.
@@ -50,6 +54,8 @@ class Run:
         noisy: In float64, with every weight moved by its round-off; for models that store another type than float32.
         quiet: In float64, without; what ``noisy`` is compared with.
         amplification: What a last-place change of the inputs does to each output, relative to it; by output.
+        behind: In float64, behind what the candidate has chosen; None where that is what the unfolded model chose.
+        fragile: Says by what choices, if any, that nobody can see in the candidate an output may be another one.
     """
 
     probe: str
@@ -59,6 +65,13 @@ class Run:
     noisy: Mapping[str, Array] = field(default_factory=dict)
     quiet: Mapping[str, Array] = field(default_factory=dict)
     amplification: Mapping[str, float] = field(default_factory=dict)
+    behind: Mapping[str, Array] | None = None
+    fragile: Callable[[str], bool] = _sturdy
+
+    @property
+    def expected(self) -> Mapping[str, Array]:
+        """What the candidate is compared with."""
+        return self.reference if self.behind is None else self.behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +118,7 @@ def _flat(run: Run, output: str) -> Run:
         reference=flat(run.reference),
         unfolded=flat(run.unfolded),
         candidate=flat(run.candidate),
+        behind=None if run.behind is None else flat(run.behind),
         noisy=flat(run.noisy),
         quiet=flat(run.quiet),
     )
@@ -148,6 +162,8 @@ class Ledger:
     compared: int = 0
     probes: int = 0
     aside: int = 0
+    unseen: int = 0
+    """Probes on which it differs, behind a choice that nobody can see."""
     differing: int = 0
     limit: float = 0.0
     allowed: float = 0.0
@@ -165,8 +181,11 @@ class Ledger:
             run: Its outputs.
             redraw: Runs the probe again with inputs and weights moved by a last place; None where that cannot be.
         """
-        value, reference = run.candidate[self.output], run.reference[self.output]
+        value, reference = run.candidate[self.output], run.expected[self.output]
         if shapes(value) != shapes(reference):
+            if run.fragile(self.output):
+                self._set_aside()
+                return
             self._blame(run.probe, f"shape {_shown(value)} is not the reference's {_shown(reference)}")
             return
         run = _flat(run, self.output)
@@ -179,25 +198,31 @@ class Ledger:
         if why and not self.failure:
             self.failure, self.probe = f"{why}, on the probe {probe!r}", probe
 
+    def _set_aside(self) -> None:
+        self.aside += 1
+        self.unseen += 1
+        self.doubt = "it stands behind a choice that rounding decides, and what was chosen cannot be seen"
+
     def _errors(self, run: Run) -> _Figures:
         value, base, reference = (side[self.output] for side in (run.candidate, run.unfolded, run.reference))
-        if base.shape != reference.shape:
+        expected = run.expected[self.output]
+        if base.shape != reference.shape or value.shape != expected.shape:
             return _Figures(math.inf, math.inf, math.inf, math.inf, 0, 0)
         own = match(base, reference)
-        if not own.misplaced:
-            theirs = match(value, reference)
+        if not own.misplaced or value.shape != base.shape:
+            theirs = match(value, expected)
         else:
             # Where the unfolded model itself leaves its type's range, the candidate is not to blame for doing so too;
             # which of the values around it do is a matter of rounding.
             with np.errstate(over="ignore"):
                 out = np.isfinite(base) != np.isfinite(reference.astype(base.dtype))
-                lost = np.isfinite(value) != np.isfinite(reference.astype(value.dtype))
+                lost = np.isfinite(value) != np.isfinite(expected.astype(value.dtype))
             as_many = int(lost.sum()) <= _AS_MANY * own.misplaced
-            theirs = match(value, reference, excused=out | lost if as_many else out)
+            theirs = match(value, expected, excused=out | lost if as_many else out)
             if not theirs.compared and not lost.all():
-                theirs = match(value, reference, excused=lost)  # nothing but what the candidate alone can hold
+                theirs = match(value, expected, excused=lost)  # nothing but what the candidate alone can hold
         baseline, whole = own.errors.worst, own.errors.whole
-        if self.output in run.noisy:
+        if self.output in run.noisy and run.noisy[self.output].shape == run.quiet[self.output].shape:
             noise = match(run.noisy[self.output], run.quiet[self.output]).errors
             baseline, whole = max(baseline, noise.worst), max(whole, noise.whole)
         return _Figures(theirs.errors.worst, own.errors.worst, baseline, whole, theirs.compared, theirs.misplaced)
@@ -233,6 +258,9 @@ class Ledger:
             candidate = max(candidate, math.inf if other.misplaced else other.candidate)
             baseline, own = max(baseline, other.baseline), max(own, other.own)
         limit = self.allowed = allowed(baseline, size, u)
+        if candidate > limit and run.fragile(self.output):
+            self._set_aside()
+            return
         self.probes += 1
         if candidate >= self.candidate:
             self.candidate, self.limit = candidate, limit
@@ -247,14 +275,18 @@ class Ledger:
     def _add_exact(self, run: Run) -> None:
         self.kind = "exact"
         value, base, reference = (side[self.output] for side in (run.candidate, run.unfolded, run.reference))
-        self.probes += 1
-        self.compared += int(value.size)
+        # Where the floats behind a choice are compared themselves, its consequences are what they have to be. Else the
+        # output is all that tells what was chosen, and the margin has to explain where it differs.
+        seen = self.decision is None or all(name in run.candidate for name in self.decision.values)
+        reference = run.expected[self.output] if seen else reference
+        if value.shape != reference.shape:
+            self._blame(run.probe, f"shape {_shown(value)} is not the reference's {_shown(reference)}")
+            return
         wrong = np.asarray(value != reference)
-        self.differing += int(wrong.sum())
         if base.shape == reference.shape:
             # Where the unfolded model decides otherwise than float64, that decision is a matter of rounding.
             wrong &= np.asarray(base == reference)
-        if wrong.any() and self.decision is not None:
+        if wrong.any() and not seen and self.decision is not None:
             wrong = unexplained(
                 self.decision,
                 wrong,
@@ -263,6 +295,13 @@ class Ledger:
                 truth=run.reference,
                 unfolded=run.unfolded,
             )
+        if wrong.any() and run.fragile(self.output):
+            self._set_aside()
+            return
+        self.probes += 1
+        self.compared += int(value.size)
+        plain = run.reference[self.output]
+        self.differing += int((value != plain).sum()) if value.shape == plain.shape else value.size
         if wrong.any():
             self._blame(run.probe, f"{int(wrong.sum())} of {wrong.size} values differ and no margin explains it")
 
@@ -273,7 +312,7 @@ class Ledger:
         verdict, detail = Verdict.PASS, ""
         if self.failure:
             verdict, detail = Verdict.FAIL, self.failure
-        elif self.doubt and not self.probes:
+        elif (self.doubt and not self.probes) or self.unseen > self.probes:
             verdict, detail = Verdict.INCONCLUSIVE, self.doubt
         elif not self.probes or not self.compared:
             verdict, detail = Verdict.INCONCLUSIVE, "nothing was compared: no probe has a finite value"

@@ -12,9 +12,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, reference
 
 from bnfold.graph.region import Region
 from bnfold.parity import layers as measuring
-from bnfold.parity.layers import measure_layers, shared_values
+from bnfold.parity.layers import measure_layers
 from bnfold.parity.layerwise import Layerwise
 from bnfold.parity.run import Session
+from bnfold.parity.shared import shared_values
 from bnfold.parity.verdict import Parity, ProbeRecord, Verdict
 from tests.report.reports import comparison
 

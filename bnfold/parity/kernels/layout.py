@@ -70,6 +70,16 @@ def _gather(call: Call, inputs: Inputs) -> tuple[Array, ...]:
     return (np.take(required(inputs, 0), required(inputs, 1).astype(np.int64), axis=call.integer("axis")),)
 
 
+def _gather_elements(call: Call, inputs: Inputs) -> tuple[Array, ...]:
+    x, places, axis = required(inputs, 0), required(inputs, 1).astype(np.int64), call.integer("axis")
+    axis += x.ndim if axis < 0 else 0
+    grid: list[Array] = list(
+        np.indices(places.shape, sparse=True)
+    )  # the other axes of the places may be shorter than those of x
+    grid[axis] = places
+    return (x[tuple(grid)],)
+
+
 def _expand(_call: Call, inputs: Inputs) -> tuple[Array, ...]:
     x, shape = required(inputs, 0), tuple(int(size) for size in required(inputs, 1).reshape(-1))
     return (np.broadcast_to(x, np.broadcast_shapes(x.shape, shape)),)
@@ -249,6 +259,7 @@ LAYOUT: Mapping[str, Kernel] = {
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
+    "GatherElements": _gather_elements,
     "Identity": _identity,
     "Pad": _pad,
     "QuantizeLinear": _quantize,

@@ -1,0 +1,206 @@
+"""Networks that choose: correct folds pass wherever rounding chooses otherwise, and mistakes show behind any choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from onnx import ModelProto, TensorProto, numpy_helper, parser
+
+from bnfold import fold as folding
+from bnfold.parity import Parity, Verdict, run_float64, verify
+from bnfold.parity.decisions import decisions_of, opened, within
+from bnfold.parity.layers import measure_layers
+from bnfold.parity.reference import Reference
+from bnfold.parity.run import Session
+from tests.parity.choosers import CHOOSERS, chooser, damaged
+
+Array = npt.NDArray[Any]
+HEAD = '<ir_version: 8, opset_import: ["": 17]>'
+
+
+def _verified(model: ModelProto, folded: ModelProto | None = None, seed: int = 0, **told: Any) -> Parity:
+    done = folding.apply(model, folding.plan(model))
+    assert done.regions
+    if folded is not None:
+        return verify(unfolded=model, folded=folded, seed=seed, apart=True, **told)
+    return verify(unfolded=model, folded=done.model, regions=done.regions, seed=seed, **told)
+
+
+@pytest.mark.parametrize("kind", CHOOSERS)
+def test_a_correct_fold_of_a_network_that_chooses_passes(kind: str) -> None:
+    for seed in (0, 1):
+        parity = _verified(chooser(kind, seed), seed=seed)
+        assert parity.verdict.passed, f"seed {seed}: {parity.summary}"
+        assert all(item.compared for item in parity.folding)
+
+
+@pytest.mark.parametrize("kind", ["ssd", "yolo", "masked"])
+def test_a_correct_fold_in_float16_passes_although_half_of_the_scores_are_equal(kind: str) -> None:
+    parity = _verified(chooser(kind, 1, np.float16), seed=1)
+    assert parity.verdict.passed, parity.summary
+
+
+@pytest.mark.parametrize("what", ["running_var off by 1 %", "two means swapped", "beta missing", "gamma off by 1 %"])
+@pytest.mark.parametrize("kind", CHOOSERS)
+def test_a_mistake_shows_behind_any_choice_without_a_look_at_the_fold(kind: str, what: str) -> None:
+    model = chooser(kind, 2)
+    wrong = damaged(model, 1, what)
+    parity = _verified(model, folding.apply(wrong, folding.plan(wrong)).model, level="fast")
+    assert parity.verdict is Verdict.FAIL, parity.summary
+    assert parity.blames == "folding"
+
+
+def test_a_mistake_is_found_at_its_own_layer() -> None:
+    model = chooser("yolo", 3)
+    norms = [node.name for node in model.graph.node if node.op_type == "BatchNormalization"]
+    wrong = damaged(model, 2, "two means swapped")
+    done = folding.apply(wrong, folding.plan(wrong))
+    parity = verify(unfolded=model, folded=done.model, regions=done.regions, seed=0, level="fast")
+    assert [check.sources for check in parity.failed_regions] == [(norms[2],)]
+
+
+def test_where_only_the_choice_leaves_the_model_its_floats_are_compared() -> None:
+    model = chooser("spoken", 0)
+    wrong = damaged(model, 0)
+    parity = _verified(model, folding.apply(wrong, folding.plan(wrong)).model, level="fast")
+    detail = parity.folding[0].detail
+    assert ", by which it is chosen, is off: error " in detail
+    assert parity.suspect is not None
+
+
+TIE = """g (float[N, 8] x) => (float[N, 4] y, int64[N] k)
+    <float[8, 5] w, float[5] c, float[5, 4] table> {
+    h = MatMul(x, w)  l = Add(h, c)  k = ArgMax<axis = 1, keepdims = 0>(l)  y = Gather(table, k) }"""
+
+
+def _tied(shift: float, wrong: float = 0.0) -> ModelProto:
+    """Two classes that are as good as equal for every input; what is returned are their rows of a table."""
+    generator = np.random.default_rng(0)
+    w, c = generator.normal(size=(8, 5)), generator.normal(size=5)
+    w[:, 1], c[:2] = w[:, 0], 90.0
+    c[1] += shift
+    w[:, 2:] *= 1 + wrong
+    model = parser.parse_model(f"{HEAD} {TIE}")
+    arrays = {"w": w, "c": c, "table": generator.normal(size=(5, 4))}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()
+    )
+    return model
+
+
+def test_what_lies_behind_a_choice_between_equals_may_be_the_other_one() -> None:
+    parity = verify(unfolded=_tied(0.0), folded=_tied(1e-5), seed=0)
+    assert parity.verdict.passed, parity.summary
+    assert [item.differing > 0 for item in parity.folding if item.kind == "exact"] == [True]
+    assert next(item for item in parity.folding if item.output == "y").candidate < 1e-6
+
+
+def test_a_choice_that_rounding_does_not_explain_fails_with_the_float_that_it_is_made_by() -> None:
+    parity = verify(unfolded=_tied(0.0), folded=_tied(1e-2), seed=0)
+    assert parity.verdict is Verdict.FAIL
+    assert parity.folding[0].detail.startswith("l, by which it is chosen, is off: error ")
+
+
+def test_a_float_that_never_changes_a_choice_is_compared_all_the_same() -> None:
+    parity = verify(unfolded=_tied(-1.0), folded=_tied(-1.0, wrong=1e-3), seed=0)
+    assert parity.verdict is Verdict.FAIL
+
+
+def test_layer_by_layer_what_lies_behind_another_choice_is_not_off() -> None:
+    model, other = _tied(0.0), _tied(1e-5)
+    layers = measure_layers(unfolded=model, folded=other, parity=verify(unfolded=model, folded=other, seed=0))
+    assert [item.value for item in layers.values] == ["h", "l", "y"]
+    assert layers.first_beyond is None
+
+
+def test_an_original_that_hides_a_choice_between_equals_is_inconclusive_and_no_mistake() -> None:
+    model, other = _tied(0.0), _tied(1e-5)
+    session = Session(other)
+    hidden = ModelProto()
+    hidden.CopyFrom(model)
+    del hidden.graph.output[1:]
+    parity = verify(unfolded=hidden, folded=hidden, original=lambda feeds: {"y": session.run(feeds)["y"]}, seed=0)
+    assert parity.verdict is Verdict.INCONCLUSIVE
+    assert parity.summary == (
+        "INCONCLUSIVE: translation, not folding: output y: it stands behind a choice that rounding decides, and what "
+        "was chosen cannot be seen"
+    )
+
+
+@pytest.mark.parametrize("kind", ["ssd", "centers"])
+def test_an_original_that_hides_its_choices_is_right_or_wrong_by_what_it_returns(kind: str) -> None:
+    model = chooser(kind, 0)
+    done = Session(folding.apply(model, folding.plan(model)).model)
+    assert verify(unfolded=model, folded=model, original=done.run, seed=0).verdict.passed
+    wrong = Session(damaged(model, 1, "beta missing"))
+    parity = verify(unfolded=model, folded=model, original=wrong.run, seed=0, level="fast")
+    assert parity.verdict is Verdict.FAIL
+    assert parity.blames == "translation"
+
+
+def test_a_loop_tells_what_it_chooses_turn_by_turn() -> None:
+    model = chooser("beam", 0)
+    shown = opened(model, lambda _name: True)
+    assert opened(chooser("ssd", 0), lambda _name: True).graph.output == chooser("ssd", 0).graph.output
+    decisions = decisions_of(shown, lambda _name: True)
+    loop = next(node for node in model.graph.node if node.op_type == "Loop")
+    assert [scope for scope, _name in decisions.turns.values()] == [(loop.name,)] * 2
+    assert len(decisions.chosen) == len(decisions.floats) == 1
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)}
+    names = [*decisions.chosen, "words", "scores"]
+    found = Session(shown, also=decisions.chosen).run(feeds)
+    truth = Reference(shown).run(feeds, names)
+    assert truth[decisions.chosen[0]].shape == found[decisions.chosen[0]].shape == (8, 4)
+    other = found[decisions.chosen[0]][:, ::-1].copy()
+    forced = Reference(shown).run(feeds, names, forced=decisions.forced({decisions.chosen[0]: other}))
+    assert np.array_equal(forced[decisions.chosen[0]], other)
+    assert not np.allclose(forced["scores"], truth["scores"])
+
+
+GROWING = """g (float[N, 4] x) => (float[M, 4] y, int64[K] k) <int64 trips = {3}, bool go = {1}> {
+    y, k = Loop(trips, go, x) <body = body (int64 i, bool c, float[A, 4] s) => (bool d, float[B, 4] t, int64[D] m) {
+        d = Identity(c)  e = Tanh(s)  t = Concat<axis = 0>(e, s)
+        h = ReduceMax<axes = [0], keepdims = 0>(t)  m = ArgMax<axis = 0, keepdims = 1>(h)
+        n = ArgMax<axis = 1, keepdims = 0>(t) }> }"""
+
+
+def test_a_loop_whose_choices_grow_from_turn_to_turn_is_compared_as_it_is() -> None:
+    model = parser.parse_model(f"{HEAD} {GROWING}")
+    parity = verify(unfolded=model, folded=model, seed=0)
+    assert parity.verdict.passed, parity.summary
+
+
+def test_the_values_of_a_choice_are_those_at_the_places_that_are_given() -> None:
+    model = parser.parse_model(
+        f"{HEAD} g (float[N, 6] x) => (float[N, 2] v, int64[N, 2] i) <int64[1] k = {{2}}> {{ v, i = TopK(x, k) }}"
+    )
+    x = np.arange(6.0, dtype=np.float32).reshape(1, 6)
+    given = np.array([[4, 0]], dtype=np.int64)
+    found = Reference(model).run({"x": x}, ["v", "i"], forced={(): {"i": given}})
+    assert found["v"].tolist() == [[4.0, 0.0]]
+    assert found["i"].tolist() == [[4, 0]]
+
+
+def test_choices_of_another_model_are_its_own_where_they_are_made_of_other_values() -> None:
+    model = _tied(0.0)
+    other = ModelProto()
+    other.CopyFrom(model)
+    other.graph.node[2].input[0] = "h"
+    decisions = decisions_of(model, lambda _name: True)
+    assert (decisions.floats, decisions.chosen) == (("l",), ("k",))
+    assert within(decisions, model, model) == ("k", "l")
+    assert within(decisions, model, other) == ()
+
+
+def test_elements_are_gathered_from_a_table_of_any_size() -> None:
+    model = parser.parse_model(
+        f"{HEAD} g (float[A, B] x, int64[C, D] i) => (float[C, D] y) {{ y = GatherElements<axis = -2>(x, i) }}"
+    )
+    generator = np.random.default_rng(0)
+    x, places = generator.normal(size=(200, 5)).astype(np.float32), generator.integers(-200, 200, size=(90, 3))
+    expected = np.stack([x[places[:, column], column] for column in range(3)], axis=1)
+    assert np.array_equal(run_float64(model, {"x": x, "i": places})["y"], expected.astype(np.float64))
+    assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
