@@ -19,7 +19,6 @@ from bnfold.fold.storable import dtype_of, own_dtype
 from bnfold.fold.uncollected import uncollected
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import views
-from bnfold.graph.wiring import names_in_use
 from bnfold.rules import RULES, Absorber, Form, Rules
 
 if TYPE_CHECKING:
@@ -66,10 +65,11 @@ def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES, outside: O
     by_graph: dict[GraphPath, list[Fold]] = defaultdict(list)
     for fold in plan.folds:
         by_graph[fold.graph].append(fold)
-    taken = names_in_use(model)
+    every = tuple(views(model))
+    taken = set[str]().union(*(view.names() for view in every))
     regions: list[Region] = []
     # Bodies before the nodes that hold them: writing a graph copies its nodes, bodies included.
-    for view in sorted(views(model), key=lambda view: len(view.path), reverse=True):
+    for view in sorted(every, key=lambda view: len(view.path), reverse=True):
         folds = by_graph.get(view.path)
         if not folds:
             continue
@@ -79,6 +79,8 @@ def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES, outside: O
             draft.take(fold.index, fold.direction, fold.steps, fold.rest)
         _Writer(draft, _graph_at(folded.graph, view.path), model.ir_version, None if view.path else outside).write()
         regions.extend(regions_of(draft, folds))
+    for view in every:
+        view.release()
     return Folded(folded, tuple(regions))
 
 
@@ -124,7 +126,7 @@ class _Writer:
         linear = self.draft.linear(index, form, quantised=True)
         assert isinstance(linear, Linear)
         node = self.draft.view.node(index)
-        dtype, names = stored_dtype(node, form), node.proto.input
+        dtype, names = stored_dtype(node, form), node.reads
         self.attributes[index] = dict(changed_attributes(node, linear))
         for position, array in changed_constants(node, linear).items():
             self._replace(index, position, array, names[position])
@@ -160,7 +162,7 @@ class _Writer:
         self._replace(index, position, _rounded(constant.reshape(shape), dtype, -1), wanted)
 
     def _write_constant(self, index: int, position: int, array: npt.NDArray[np.float64]) -> None:
-        names = self.draft.node(index).proto.input
+        names = self.draft.node(index).reads
         dtype = dtype_of(self.draft, index, position)
         assert dtype is not None
         given = position < len(names) and bool(names[position])

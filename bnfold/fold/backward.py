@@ -14,6 +14,7 @@ import numpy as np
 from bnfold.affine import Field
 from bnfold.fold.constants import rewritten
 from bnfold.fold.patterns import belongs_to_function
+from bnfold.fold.quantised import scale_step
 from bnfold.fold.stage import Stage, worth_it
 from bnfold.fold.step import Step
 from bnfold.fold.storable import storable_shift
@@ -106,8 +107,15 @@ def _into_neighbour(walk: BackwardWalk, onward: Onward) -> tuple[Step, ...] | Re
     if absorber is None:
         return None
     refusal = walk.in_the_way(onward, walk.trail)
-    alone = Trail(leaves={(producer, absorber.side): Leaf(absorber, onward.field, None)})
-    return refusal or settle(draft, alone, absorber.side)
+    if refusal is not None:
+        return refusal
+    step = draft.absorb(producer, absorber, onward.field)
+    if isinstance(step, Refusal):
+        return step
+    scales = scale_step(draft, step)
+    if isinstance(scales, Refusal):
+        return scales
+    return (step,) if scales is None else (step, scales)
 
 
 @dataclass(slots=True)

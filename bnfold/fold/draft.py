@@ -79,12 +79,12 @@ class Draft:
             keep: Names of nodes or values, or glob patterns of them, to leave as they are.
         """
         self.view.read_ahead()
-        for index, op_type in enumerate(self.view.op_types):
-            source = self.rules.sources.get(op_type)
-            if source is None:
-                continue
+        sources = self.rules.sources
+        places = [index for index, op_type in enumerate(self.view.op_types) if op_type in sources]
+        known = self._read_at_once(places)
+        for index in places:
             node = self.view.node(index)
-            reading = source.read(node)
+            reading = known.pop(index) if index in known else sources[self.view.op_types[index]].read(node)
             if reading is None:
                 continue
             if is_named(node, keep):
@@ -93,6 +93,19 @@ class Draft:
             if isinstance(reading, Affine):
                 self.affines[index] = reading
             yield index, reading
+
+    def _read_at_once(self, places: Sequence[int]) -> dict[int, Affine | Refusal | None]:
+        """Read those nodes whose rule reads many of them at once."""
+        by_type: dict[str, list[int]] = defaultdict(list)
+        for index in places:
+            by_type[self.view.op_types[index]].append(index)
+        found: dict[int, Affine | Refusal | None] = {}
+        for op_type, indices in by_type.items():
+            read = self.rules.sources[op_type].read_many
+            if read is not None:
+                readings = read([self.view.node(index) for index in indices])
+                found.update(zip(indices, readings, strict=True))
+        return found
 
     def op_type(self, index: int) -> str:
         """Return the operation of a node as it would be; a node that folding inserted is an Add."""
@@ -106,7 +119,8 @@ class Draft:
         """Return the view of a node of the graph as it would be, with further changes of its constants."""
         node = self.view.node(index)
         if index in self.protos:
-            node = replace(node, proto=self.protos[index])
+            proto = self.protos[index]
+            node = replace(node, proto=proto, reads=list(proto.input))
         earlier = {} if becomes else self.constants.get(index, {})  # what turns into another loses what it had
         changed = {**earlier, **(constants or {})}
         now = becomes or self.op_type(index)
@@ -117,7 +131,7 @@ class Draft:
             proto = NodeProto()
             proto.CopyFrom(node.proto)
             del proto.input[1:]
-        return ChangedNode(node.view, index, proto, changed, now)
+        return ChangedNode(node.view, index, proto, list(proto.input), changed, now)
 
     def order(self, index: int) -> float:
         """Return a number that grows from producers to consumers, for inserted nodes too."""
@@ -205,7 +219,7 @@ class Draft:
             quantised: Whether weights that the model dequantises will do, which can be scaled and nothing else.
         """
         node = self.view.node(index)
-        if not quantised and self.view.dequantising(node.proto.input[form.weight]):
+        if not quantised and self.view.dequantising(node.reads[form.weight]):
             return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is quantised")
         taken = self.taken_in.get(index, [])
         if self._latest is not None and self._latest[:2] == (index, self._times[index]):

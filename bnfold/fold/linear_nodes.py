@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import ml_dtypes
@@ -31,6 +32,8 @@ _BY_DATA = frozenset({"MatMul", "Einsum", "GatherND"})
 _RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
 """How many gates there are in a cell."""
 
+_NO_WEIGHT = np.empty(0)
+
 _EPSILON = float(np.float32(1e-5))
 
 # What a linear node's attributes are where the model leaves them out.
@@ -51,16 +54,21 @@ _FURTHER: dict[str, tuple[int, ...]] = {"BatchNormalization": (3, 4), "Dequantiz
 _LISTS = ("strides", "dilations", "pads", "output_padding", "output_shape", "kernel_shape")
 
 
-def stored_dtype(node: NodeView, form: Form) -> npt.DTypeLike:
+def stored_dtype(node: NodeView, form: Form) -> np.dtype[np.generic]:
     """Return the type in which a layer's weight is stored."""
-    return helper.tensor_dtype_to_np_dtype(node.view.type(node.proto.input[form.weight]).element)
+    return _dtype(node.view.type(node.reads[form.weight]).element)
+
+
+@cache
+def _dtype(element: int) -> np.dtype[np.generic]:
+    return helper.tensor_dtype_to_np_dtype(element)
 
 
 def read_linear(node: NodeView, form: Form) -> Linear | Refusal:
     """Return a layer's weights as they are in the model, in float64; a refusal where they are none."""
-    if node.view.type(node.proto.input[form.weight]).element == 0:
+    if node.view.type(node.reads[form.weight]).element == 0:
         return Refusal(Reason.WEIGHT_TYPE, f"the type of the weight of {node.name} is not known")
-    stored = np.dtype(stored_dtype(node, form))
+    stored = stored_dtype(node, form)
     if stored not in FLOATING:
         return Refusal(Reason.WEIGHT_TYPE, f"the weight of {node.name} is stored as {stored.name}")
     weight = node.weight(form.weight)
@@ -79,13 +87,14 @@ def read_linear(node: NodeView, form: Form) -> Linear | Refusal:
             return Refusal(Reason.DYNAMIC_WEIGHT, f"input {position} of {node.name} is not a constant")
         if value is not None:
             further[position] = value
-    misfit = _misfit(node, form, weight.shape, bias)
+    attributes = node.attributes
+    misfit = _misfit(node, attributes, form, weight.shape, bias)
     if misfit:
         return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name}: {misfit}")
     return Linear(
         weight=weight.astype(np.float64, copy=False),
         bias=_bias(node, weight.shape, bias).astype(np.float64, copy=False),
-        attributes=_all_attributes(node),
+        attributes=_all_attributes(node.op_type, attributes),
         weight_input=form.weight,
         data_shape=_data_shape(node, form),
         constants=further,
@@ -98,11 +107,12 @@ def read_around(node: NodeView, form: Form) -> tuple[Linear, Extent] | None:
     Returns:
         None for a layer that ``read_linear`` refuses, and for one of which that cannot be told without its weight.
     """
+    op_type, attributes = node.op_type, node.attributes
     extent = node.extent(form.weight)
-    shape = node.view.type(node.proto.input[form.weight]).shape
-    if extent is None or not extent.finite or shape is None or form.bias is None or node.op_type in _FURTHER:
+    shape = node.view.type(node.reads[form.weight]).shape
+    if extent is None or not extent.finite or shape is None or form.bias is None or op_type in _FURTHER:
         return None
-    if not all(isinstance(size, int) for size in shape) or np.dtype(stored_dtype(node, form)) not in FLOATING:
+    if not all(isinstance(size, int) for size in shape) or stored_dtype(node, form) not in FLOATING:
         return None
     sizes = cast("tuple[int, ...]", shape)
     bias = None
@@ -110,14 +120,15 @@ def read_around(node: NodeView, form: Form) -> tuple[Linear, Extent] | None:
         bias, known = node.constant(form.bias), node.extent(form.bias)
         if bias is None or known is None or not known.finite or bias.dtype != np.float64:
             return None
-    if _misfit(node, form, sizes, bias):
+    if _misfit(node, attributes, form, sizes, bias):
         return None
     around = _bias(node, sizes, bias).astype(np.float64, copy=False)
-    return Linear(np.empty(0), around, _all_attributes(node), form.weight, _data_shape(node, form)), extent
+    every = _all_attributes(op_type, attributes)
+    return Linear(_NO_WEIGHT, around, every, form.weight, _data_shape(node, form)), extent
 
 
-def _all_attributes(node: NodeView) -> Mapping[str, Attribute]:
-    return {**_DEFAULTS.get(node.op_type, {}), **node.attributes}  # type: ignore[dict-item]
+def _all_attributes(op_type: str, attributes: Mapping[str, object]) -> Mapping[str, Attribute]:
+    return {**_DEFAULTS.get(op_type, {}), **attributes}  # type: ignore[dict-item]
 
 
 def changed_attributes(node: NodeView, linear: Linear) -> Mapping[str, Attribute | None]:
@@ -136,7 +147,7 @@ def changed_constants(node: NodeView, linear: Linear) -> Mapping[int, npt.NDArra
     for position, array in linear.constants.items():
         before = node.constant(position)
         if before is None or before.shape != array.shape or not np.array_equal(before, array):
-            stored = helper.tensor_dtype_to_np_dtype(node.view.type(node.proto.input[position]).element)
+            stored = helper.tensor_dtype_to_np_dtype(node.view.type(node.reads[position]).element)
             changed[position] = array.astype(stored)
     return changed
 
@@ -171,31 +182,33 @@ def _outputs(node: NodeView, shape: tuple[int, ...]) -> int:
     return int(shape[0] if node.op_type == "Conv" else shape[1] * node.integer("group", 1))
 
 
-def _misfit(node: NodeView, form: Form, shape: tuple[int, ...], bias: Constant | None) -> str:
+def _misfit(
+    node: NodeView, attributes: Mapping[str, object], form: Form, shape: tuple[int, ...], bias: Constant | None
+) -> str:
     """Say how a node contradicts its operation; such a model does not run, and is no reason to fail."""
     if 0 in shape:
         return "its weight is empty"
-    attributes = node.attributes
-    for name, default in _DEFAULTS.get(node.op_type, {}).items():
-        given = attributes.get(name)
-        if given is None:
+    op_type = node.op_type
+    for name, default in _DEFAULTS.get(op_type, {}).items():
+        if name not in attributes:
             continue
+        given = attributes[name]
         if not isinstance(given, (int, float) if isinstance(default, float) else type(default)):
             return f"its {name} is {given!r}"
         if isinstance(given, float) and not np.isfinite(given):
             return f"its {name} is not finite"
-    if node.op_type in _CONVOLUTIONS:
-        return _convolution_misfit(node, shape, bias)
-    if node.op_type == "Gemm":
+    if op_type in _CONVOLUTIONS:
+        return _convolution_misfit(node, attributes, shape, bias)
+    if op_type == "Gemm":
         return _gemm_misfit(form, shape, bias)
-    if node.op_type == "DequantizeLinear":
+    if op_type == "DequantizeLinear":
         return _quantised_misfit(node, shape)
     if bias is None:
         return ""
-    if node.op_type in _RECURRENT:
+    if op_type in _RECURRENT:
         wanted: tuple[int, ...] = (shape[0], 2 * shape[1])
         return "" if bias.shape == wanted else f"its B has shape {list(bias.shape)}, not {list(wanted)}"
-    if node.op_type == "LayerNormalization":
+    if op_type == "LayerNormalization":
         fits = bias.ndim <= len(shape) and all(
             size in (1, own) for size, own in zip(bias.shape[::-1], shape[::-1], strict=False)
         )
@@ -205,13 +218,14 @@ def _misfit(node: NodeView, form: Form, shape: tuple[int, ...], bias: Constant |
     return ""
 
 
-def _convolution_misfit(node: NodeView, shape: tuple[int, ...], bias: Constant | None) -> str:
-    spatial, attributes = len(shape) - 2, node.attributes
+def _convolution_misfit(
+    node: NodeView, attributes: Mapping[str, object], shape: tuple[int, ...], bias: Constant | None
+) -> str:
+    spatial = len(shape) - 2
     for name in _LISTS:
-        given = attributes.get(name)
-        length = 2 * spatial if name == "pads" else spatial
-        if given is None:
+        if name not in attributes:
             continue
+        given, length = attributes[name], 2 * spatial if name == "pads" else spatial
         if not isinstance(given, tuple) or len(given) != length or not all(isinstance(item, int) for item in given):
             return f"its {name} are not {length} numbers"
     if 0 in attributes.get("strides", ()):  # type: ignore[operator]

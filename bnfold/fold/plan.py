@@ -19,7 +19,6 @@ from bnfold.fold.step import Step
 from bnfold.fold.trail import Route
 from bnfold.fold.uncollected import uncollected
 from bnfold.graph.view import NodeView, views
-from bnfold.graph.wiring import names_in_use
 from bnfold.rules import BATCH_NORM, RULES, Direction, Reason, Refusal, Rules, Side
 
 if TYPE_CHECKING:
@@ -132,8 +131,9 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES,
     kept: list[Kept] = []
     plain: list[Kept] = []
     apart: list[Kept] = []
-    taken = names_in_use(model)
-    for view in views(model):
+    every = tuple(views(model))
+    taken = set[str]().union(*(view.names() for view in every))
+    for view in every:
         draft = Draft(view, rules, taken, fewest=fewest)
         scope = tuple(view.scope())
         account = _Account(layers_of(view), keep)
@@ -163,6 +163,8 @@ def plan(model: ModelProto, *, keep: Collection[str] = (), rules: Rules = RULES,
             (kept if subject.op_type == BATCH_NORM else plain).append(row)
         apart += [Kept(_subject(view.node(index), None, scope), why) for index, why in sorted(account.apart.items())]
     kept.extend(_inside_functions(model))
+    for view in every:
+        view.release()
     return FoldPlan(tuple(folds), tuple(kept), tuple(plain), tuple(keep), tuple(apart))
 
 

@@ -36,7 +36,7 @@ def scale_step(draft: Draft, step: Step) -> Step | Refusal | None:
         return None
     form = absorber.form(node)
     assert isinstance(form, Form)
-    weight = node.proto.input[form.weight]
+    weight = node.reads[form.weight]
     way = draft.view.dequantising(weight)
     if not way:
         return None

@@ -57,7 +57,7 @@ def _unstorable(draft: Draft, index: int, array: Float64Array, dtype: npt.DTypeL
 
 def dtype_of(draft: Draft, index: int, position: int) -> npt.DTypeLike | None:
     """Return the type of an input of a node; one that the node does not have yet is of the type of its first."""
-    names = draft.node(index).proto.input
+    names = draft.node(index).reads
     given = position < len(names) and bool(names[position])
     known = draft.view.type(names[position if given else 0]).element
     if not known and not given:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-__all__ = ["Dimension", "GraphPath", "LazyTypes", "Shape", "ValueType", "infer", "subgraphs"]
+__all__ = ["BODIES", "Dimension", "GraphPath", "LazyTypes", "Shape", "ValueType", "bodies_of", "infer", "subgraphs"]
+
+BODIES = frozenset({AttributeProto.GRAPH, AttributeProto.GRAPHS})
+"""The kinds of attributes that hold bodies."""
 
 Dimension = int | str | None
 Shape = tuple[Dimension, ...]
@@ -40,11 +43,17 @@ def subgraphs(graph: GraphProto) -> Iterator[tuple[tuple[int, str], GraphProto]]
     """Yield the bodies that stand directly in a graph's nodes, each with its place."""
     for index, node in enumerate(graph.node):
         for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield (index, attribute.name), attribute.g
-            elif attribute.type == AttributeProto.GRAPHS:
-                for number, body in enumerate(attribute.graphs):
-                    yield (index, f"{attribute.name}[{number}]"), body
+            if attribute.type in BODIES:
+                yield from bodies_of(index, attribute)
+
+
+def bodies_of(index: int, attribute: AttributeProto) -> Iterator[tuple[tuple[int, str], GraphProto]]:
+    """Yield the bodies that an attribute of the node ``index`` holds, each with its place."""
+    if attribute.type == AttributeProto.GRAPH:
+        yield (index, attribute.name), attribute.g
+    else:
+        for number, body in enumerate(attribute.graphs):
+            yield (index, f"{attribute.name}[{number}]"), body
 
 
 class LazyTypes:

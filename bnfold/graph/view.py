@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from bnfold.graph.constants import EVALUABLE, Constant, dequantised, evaluate, plain, tensor_value
-from bnfold.graph.extent import Extent, extent, read_small
+from bnfold.graph.extent import Extent, extent
 from bnfold.graph.node_constants import attributes_of, constant_node, one_of_several
-from bnfold.graph.shapes import GraphPath, LazyTypes, Shape, ValueType, subgraphs
+from bnfold.graph.node_view import NodeView
+from bnfold.graph.shapes import BODIES, GraphPath, LazyTypes, Shape, ValueType, bodies_of, subgraphs
+from bnfold.graph.small import SmallConstants
 
 __all__ = ["STANDARD_DOMAINS", "GraphView", "NodeView", "outer_names", "views"]
 
@@ -55,6 +55,8 @@ class GraphView:
         outputs: The graph's outputs.
         op_types: The operation of every node; with its domain in front where that is not the standard one.
         reads: The names that every node reads.
+        writes: The names that every node writes.
+        small: Its small constants, once they have been read ahead.
     """
 
     def __init__(
@@ -72,30 +74,37 @@ class GraphView:
         self.consumers: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.op_types: list[str] = []
         self.reads: list[list[str]] = []
-        self._nodes: list[NodeView] = []
+        self.writes: list[list[str]] = []
+        bodies: list[tuple[tuple[int, str], GraphProto]] = []
         for index, node in enumerate(graph.node):
             # Every look at a message of protobuf costs as much as many at an object of Python: one look has to do.
-            op_type, domain, reads = node.op_type, node.domain, list(node.input)
+            op_type, domain, reads, writes = node.op_type, node.domain, list(node.input), list(node.output)
             self.op_types.append(op_type if domain in STANDARD_DOMAINS else f"{domain}::{op_type}")
             self.reads.append(reads)
-            self._nodes.append(NodeView(self, index, node))
-            for output in node.output:
+            self.writes.append(writes)
+            for attribute in node.attribute:
+                if attribute.type in BODIES:
+                    bodies += bodies_of(index, attribute)
+            for output in writes:
                 if output:
                     self.producers[output] = index
             for position, name in enumerate(reads):
                 if name:
                     self.consumers[name].append((index, position))
-        self.bodies = tuple(subgraphs(graph))
+        self.bodies = tuple(bodies)
         self.captured = {name for _place, body in self.bodies for name in outer_names(body)}
         self.outputs = {value.name for value in graph.output}
         self.inputs = {value.name for value in graph.input}
         self._initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         # From IR 4 on, an initializer that is also an input is a default that a caller may override.
         self._overridable = self.inputs if model.ir_version >= 4 else set()
+        self._nodes: list[NodeView | None] = [None] * len(self.op_types)
+        self.small = SmallConstants(())
         self._memo: dict[str, Constant | None] = {}
         self._attributes: dict[int, Mapping[str, object]] = {}
         self._known: dict[str, ValueType] = {}
         self._extents: dict[str, Extent | None] = {}
+        self._dequantises = "DequantizeLinear" in self.op_types
 
     def __len__(self) -> int:
         return len(self.op_types)
@@ -114,7 +123,22 @@ class GraphView:
 
     def node(self, index: int) -> NodeView:
         """Return the view of one node."""
-        return self._nodes[index]
+        known = self._nodes[index]
+        if known is None:
+            known = self._nodes[index] = NodeView(self, index, self.graph.node[index], self.reads[index])
+        return known
+
+    def names(self) -> set[str]:
+        """Return every name of a value in the graph; those in its bodies are theirs."""
+        graph = self.graph
+        names = {value.name for value in (*graph.input, *graph.output, *graph.value_info)}
+        names.update(self._initializers, (tensor.values.name for tensor in graph.sparse_initializer))
+        names.update(*self.reads, *self.writes)
+        return names
+
+    def release(self) -> None:
+        """Forget the views of the nodes, which hold this one: now it goes with its last user, not some time later."""
+        self._nodes = [None] * len(self._nodes)
 
     def scope(self) -> list[str]:
         """Return the names of the control-flow nodes around the graph, outermost first."""
@@ -141,11 +165,7 @@ class GraphView:
     def read_ahead(self) -> None:
         """Read all small constants at once: what asks for most of them one by one then finds them read."""
         overridable = self._overridable
-        for name, numbers, known in read_small(
-            tensor for name, tensor in self._initializers.items() if name not in overridable
-        ):
-            self._memo[name] = numbers
-            self._extents[name] = known
+        self.small = SmallConstants(entry for entry in self._initializers.items() if entry[0] not in overridable)
 
     def extent(self, name: str) -> Extent | None:
         """Return between which magnitudes the numbers of a constant lie; None if it is none, or of no floating type.
@@ -158,6 +178,9 @@ class GraphView:
         return known
 
     def _extent(self, name: str) -> Extent | None:
+        place = self.small.places.get(name)
+        if place is not None:
+            return self.small.extent(place)
         tensor = self.tensor(name)
         value: Constant | None = None if tensor is None else plain(tensor)
         value = self.constant(name) if value is None else value
@@ -169,6 +192,8 @@ class GraphView:
         The ``DequantizeLinear`` is the last of them; in front of it are those that lay its output out otherwise, the
         one that computes the value first.
         """
+        if not self._dequantises:
+            return ()
         nodes: list[int] = []
         while len(nodes) < _DEEPEST:
             index = self.producers.get(name)
@@ -207,8 +232,10 @@ class GraphView:
         value = self._memo.get(name)
         if value is not None or name in self._memo:
             return value
-        tensor = self.tensor(name)
-        if tensor is not None:
+        tensor, place = self.tensor(name), self.small.places.get(name)
+        if place is not None:
+            value = self.small.array(place)
+        elif tensor is not None:
             value = None if tensor.data_type == TensorProto.STRING else tensor_value(tensor)
         elif name in self.producers and depth < _DEEPEST:
             value = self._computed(self.graph.node[self.producers[name]], name, depth)
@@ -296,85 +323,6 @@ class GraphView:
             if not name:
                 break
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """What a rule sees of a node.
-
-    Attributes:
-        view: The graph that it stands in.
-        index: Its place there.
-        proto: The node itself, for reading.
-    """
-
-    view: GraphView
-    index: int
-    proto: NodeProto
-
-    @property
-    def op_type(self) -> str:
-        """The operation; with its domain in front where that is not the standard one."""
-        return self.view.op_types[self.index]
-
-    @property
-    def name(self) -> str:
-        """Its name, or that of its first output where it has none."""
-        return self.proto.name or next((output for output in self.proto.output if output), "")
-
-    @property
-    def opset(self) -> int:
-        """The version of the standard operator set."""
-        return self.view.opset
-
-    @property
-    def attributes(self) -> Mapping[str, object]:
-        """Its attributes as Python values; lists are tuples, bytes are text."""
-        return self.view.attributes(self.index)
-
-    def integer(self, name: str, default: int) -> int:
-        """Return an integer attribute."""
-        value = self.attributes.get(name, default)
-        return value if isinstance(value, int) else default
-
-    def number(self, name: str, default: float) -> float:
-        """Return a number attribute: ONNX keeps it as float32, and so it is returned exactly."""
-        value = self.attributes.get(name, default)
-        return float(np.float32(value)) if isinstance(value, (int, float)) else float(np.float32(default))
-
-    def has_input(self, position: int) -> bool:
-        """Whether an optional input is given."""
-        return position < len(self.proto.input) and bool(self.proto.input[position])
-
-    def is_constant(self, position: int) -> bool:
-        """Whether an input is the same in every run, as far as can be told without a copy of it where it is large."""
-        return self.has_input(position) and self.view.is_constant(self.proto.input[position])
-
-    def constant(self, position: int) -> Constant | None:
-        """Return an input that is constant, floats as float64."""
-        return self.view.constant(self.proto.input[position]) if self.has_input(position) else None
-
-    def extent(self, position: int) -> Extent | None:
-        """Return between which magnitudes the numbers of a constant input lie; None if it is none, or no floats."""
-        return self.view.extent(self.proto.input[position]) if self.has_input(position) else None
-
-    def is_weight(self, position: int) -> bool:
-        """Whether an input is constant, or is dequantised from constants."""
-        if self.is_constant(position):
-            return True
-        return self.has_input(position) and bool(self.view.dequantising(self.proto.input[position]))
-
-    def weight(self, position: int) -> Constant | None:
-        """Return an input that is constant, or is dequantised from constants, floats as float64."""
-        return self.view.weight(self.proto.input[position]) if self.has_input(position) else None
-
-    def shape(self, position: int) -> Shape | None:
-        """Return the shape of an input."""
-        return self.view.shape(self.proto.input[position]) if self.has_input(position) else None
-
-    def output_shape(self, position: int = 0) -> Shape | None:
-        """Return the shape of an output."""
-        return self.view.shape(self.proto.output[position])
 
 
 def views(model: ModelProto) -> Iterator[GraphView]:

@@ -8,37 +8,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from bnfold.graph.shapes import subgraphs
 from bnfold.graph.view import GraphView
 
-if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
-
-__all__ = ["Use", "Wiring", "names_in_use"]
+__all__ = ["Use", "Wiring"]
 
 Use = tuple[int, int]
 """A node that reads a value, and at which of its inputs."""
 
 _SHAPE_READERS = frozenset({"Shape", "Size"})
-
-
-def names_in_use(model: ModelProto) -> set[str]:
-    """Return every value name that a model uses anywhere, so that new names can differ from all of them."""
-    names: set[str] = set()
-
-    def collect(graph: GraphProto) -> None:
-        names.update(value.name for value in (*graph.input, *graph.output, *graph.value_info))
-        names.update(tensor.name for tensor in graph.initializer)
-        for node in graph.node:
-            names.update(node.input)
-            names.update(node.output)
-        for _place, body in subgraphs(graph):
-            collect(body)
-
-    collect(model.graph)
-    return names
 
 
 @dataclass(slots=True)
@@ -72,10 +50,9 @@ class Wiring:
     @classmethod
     def of(cls, view: GraphView, taken: set[str]) -> Wiring:
         """Return the wires of a graph."""
-        nodes = view.graph.node
         return cls(
             inputs=[list(reads) for reads in view.reads],
-            outputs=[list(node.output) for node in nodes],
+            outputs=[list(writes) for writes in view.writes],
             producers=dict(view.producers),
             uses=defaultdict(list, {name: list(uses) for name, uses in view.consumers.items()}),
             model_outputs=frozenset(view.outputs),

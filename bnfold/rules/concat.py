@@ -25,7 +25,7 @@ def _concat_axis(node: NodeView, rank: int) -> int | Refusal:
 
 def _lengths(node: NodeView, axis: int, whole: int | None) -> tuple[int, ...] | None:
     """Return the inputs' sizes along the axis; one that is not known is what the others leave of the whole."""
-    found = [size_of(node.shape(position), axis) for position in range(len(node.proto.input))]
+    found = [size_of(node.shape(position), axis) for position in range(len(node.reads))]
     if found.count(None) == 1 and whole is not None:
         found[found.index(None)] = whole - sum(size for size in found if size is not None)
     known = tuple(size for size in found if size is not None and size >= 0)
@@ -41,7 +41,7 @@ def _concat_backward(node: NodeView, position: int, field: Field) -> Carried | R
     axis = _concat_axis(node, field.rank)
     if isinstance(axis, Refusal):
         return axis
-    places = range(len(node.proto.input))
+    places = range(len(node.reads))
     if field.shape[axis] == 1:
         return Carried(dict.fromkeys(places, field))
     lengths = _lengths(node, axis, field.shape[axis])
@@ -57,7 +57,7 @@ def _concat_backward(node: NodeView, position: int, field: Field) -> Carried | R
 
 
 def _concat_forward(node: NodeView, fields: Mapping[int, Field]) -> Carried | Refusal:
-    places = range(len(node.proto.input))
+    places = range(len(node.reads))
     rank = next(iter(fields.values())).rank
     axis = _concat_axis(node, rank)
     if isinstance(axis, Refusal):

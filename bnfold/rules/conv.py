@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +20,19 @@ __all__ = ["INPUT_SIDE", "OUTPUT_SIDE"]
 
 def _form(node: NodeView, side: Side) -> Form | Refusal:
     shape = node.shape(1) or (None,)
-    sizes = [size for size in shape if isinstance(size, int)]
+    sizes = tuple(size for size in shape if isinstance(size, int))
     if len(sizes) < len(shape):
         return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} is not a constant")
     if len(sizes) < 3:
-        return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} has shape {sizes}")
+        return Refusal(Reason.DYNAMIC_WEIGHT, f"the weight of {node.name} has shape {list(sizes)}")
     group = node.integer("group", 1)
     if group < 1 or sizes[0] % group:
-        return Refusal(Reason.CHANNEL_MISMATCH, f"the weight of {node.name}, {sizes}, is not of {group} groups")
-    channels = sizes[0] if side is Side.OUTPUT else sizes[1] * group
+        return Refusal(Reason.CHANNEL_MISMATCH, f"the weight of {node.name}, {list(sizes)}, is not of {group} groups")
+    return _layout(sizes, sizes[0] if side is Side.OUTPUT else sizes[1] * group)
+
+
+@lru_cache(maxsize=1024)
+def _layout(sizes: tuple[int, ...], channels: int) -> Form:
     return Form(
         data=0,
         weight=1,

@@ -77,8 +77,8 @@ def _labels(equation: str, ranks: tuple[int, int], weight: int) -> Labels | str:
 
 def _form(node: NodeView, side: Side) -> Form | Refusal:
     equation = node.attributes.get("equation")
-    if not isinstance(equation, str) or len(node.proto.input) != 2:
-        return Refusal(Reason.NO_RULE, f"{node.name} has {len(node.proto.input)} factors, and the rule is for two")
+    if not isinstance(equation, str) or len(node.reads) != 2:
+        return Refusal(Reason.NO_RULE, f"{node.name} has {len(node.reads)} factors, and the rule is for two")
     weight = next((position for position in (1, 0) if node.is_weight(position)), None)
     if weight is None:
         return Refusal(Reason.DYNAMIC_WEIGHT, f"neither factor of {node.name} is a constant")

@@ -128,7 +128,7 @@ def _form_rms_norm(node: NodeView) -> Form | Refusal:
     form = _form_layer_norm(node)
     if isinstance(form, Refusal):
         return form
-    rank = node.view.rank(node.proto.input[0])
+    rank = node.view.rank(node.reads[0])
     if rank is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the input of {node.name} is not known")
     if rank < len(form.sizes):

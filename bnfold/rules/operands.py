@@ -59,7 +59,7 @@ def operands(node: NodeView, broadcasts_since: int = 7) -> tuple[tuple[Operand, 
         broadcasts_since: The opset from which it broadcasts as numpy does. Before, an attribute may name the axis from
             which the second operand stands.
     """
-    count = len(node.proto.input)
+    count = len(node.reads)
     while node.has_input(count):
         count += 1
     shapes: list[Shape] = []

@@ -83,7 +83,7 @@ def _unbounded(node: NodeView) -> float:
     """Return the number from which a bound bounds nothing: the largest one of the value's type, which writers put."""
     if node.opset < 11:
         return float(np.finfo(np.float32).max)  # what the attributes are if they are left out
-    return LARGEST.get(node.view.type(node.proto.input[0]).element, float("inf"))
+    return LARGEST.get(node.view.type(node.reads[0]).element, float("inf"))
 
 
 def _clip(node: NodeView, field: Field, direction: Direction) -> Field | Carried | Refusal:

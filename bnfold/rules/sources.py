@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 import numpy as np
 
 from bnfold.affine import Field, PerChannelAffine
 from bnfold.affine.per_channel import Float64Array
+from bnfold.graph.small import SmallConstants
 from bnfold.graph.view import NodeView
 from bnfold.rules.declare import Affine, Example, Source
 from bnfold.rules.reasons import Reason, Refusal
@@ -17,6 +19,12 @@ __all__ = ["BATCH_NORM", "SOURCES"]
 
 _LARGEST_CONSTANT = 1 << 22
 """Constants with more elements than this are no affine that a layer could take in."""
+
+_LARGEST_READ = 1 << 18
+"""So many channels of batch norms are read together."""
+
+_Numbers = tuple[int, Sequence[int], float]
+"""Which batch norm, where its gamma, beta, mean and variance are, its epsilon."""
 
 _PARAMETERS = ("gamma", "beta", "running_mean", "running_var")
 
@@ -28,6 +36,50 @@ def _trains(node: NodeView) -> bool:
     if node.opset >= 7:
         return bool(used)
     return node.integer("is_test", 0) == 0
+
+
+def _read_batch_norms(nodes: Sequence[NodeView]) -> Sequence[Affine | Refusal]:
+    """Read batch norms, those of one size together: a network has hundreds of them, and few channels in each."""
+    readings: list[Affine | Refusal | None] = [None] * len(nodes)
+    alike: dict[tuple[int, int], list[_Numbers]] = defaultdict(list)
+    for place, node in enumerate(nodes):
+        small = node.view.small
+        parameters = [small.places.get(name, -1) for name in node.reads[1:5]]
+        if len(parameters) < 4 or -1 in parameters or _trains(node) or node.integer("spatial", 1) == 0:
+            continue
+        channels, *others = (small.lengths[parameter] for parameter in parameters)
+        rank = _rank(node) if channels > 0 and others == [channels] * 3 else None
+        if rank is not None and rank >= 2:
+            alike[channels, rank].append((place, parameters, node.number("epsilon", 1e-5)))
+    for (channels, rank), every in alike.items():
+        together = max(1, _LARGEST_READ // channels)
+        for start in range(0, len(every), together):
+            part = every[start : start + together]
+            affines = _affines(nodes[0].view.small, part, channels, rank)
+            for (place, _parameters, _epsilon), affine in zip(part, affines, strict=True):
+                readings[place] = affine
+    # What is no batch norm like most others is looked at alone, and accepted, or refused for its reason.
+    return [_read_batch_norm(node) if known is None else known for node, known in zip(nodes, readings, strict=True)]
+
+
+def _affines(small: SmallConstants, every: Sequence[_Numbers], channels: int, rank: int) -> Iterator[Affine | None]:
+    """Return the maps of batch norms of one size; None for one whose numbers are not as they should be."""
+    numbers = small.vectors([parameters for _place, parameters, _epsilon in every], channels)
+    gamma, beta, mean, var = numbers.transpose(1, 0, 2)
+    variance = var + np.array([[epsilon] for _place, _parameters, epsilon in every])
+    with np.errstate(all="ignore"):
+        scale = gamma / np.sqrt(variance)
+        shift = beta - mean * scale
+    sound = (variance > 0).all(axis=1) & np.isfinite(numbers).all(axis=(1, 2))
+    sound &= np.isfinite(scale).all(axis=1) & np.isfinite(shift).all(axis=1)
+    shape = (-1, 1, channels, *(1,) * (rank - 2))
+    rows = zip(scale.reshape(shape), shift.reshape(shape), sound.tolist(), strict=True)
+    return (Affine(0, Field(each, offset)) if fine else None for each, offset, fine in rows)
+
+
+def _rank(node: NodeView) -> int | None:
+    rank = node.view.rank(node.reads[0])
+    return node.view.rank(node.proto.output[0]) if rank is None else rank
 
 
 def _read_batch_norm(node: NodeView) -> Affine | Refusal:
@@ -47,9 +99,9 @@ def _read_batch_norm(node: NodeView) -> Affine | Refusal:
     sizes = {parameter.shape for parameter in parameters}
     if len(sizes) != 1 or parameters[0].ndim != 1:
         return Refusal(Reason.CHANNEL_MISMATCH, f"the parameters of {node.name} have shapes {sorted(sizes)}")
-    rank = node.view.rank(node.proto.input[0])
-    if rank is None:
-        rank = node.view.rank(node.proto.output[0])
+    if not parameters[0].size:
+        return Refusal(Reason.CHANNEL_MISMATCH, f"{node.name} has no channels")
+    rank = _rank(node)
     if rank is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the rank of the input of {node.name} is not known")
     if rank < 2:
@@ -91,7 +143,7 @@ def _read_pair(maps: Callable[[Float64Array, bool], Pair | None]) -> Callable[[N
     """
 
     def read(node: NodeView) -> Affine | Refusal | None:
-        if len(node.proto.input) != 2:
+        if len(node.reads) != 2:
             return None
         constants = [node.constant(0), node.constant(1)]
         if (constants[0] is None) == (constants[1] is None):
@@ -200,6 +252,7 @@ SOURCES: Mapping[str, Source] = {
                     refused=Reason.CHANNEL_MISMATCH,
                 ),
             ),
+            read_many=_read_batch_norms,
         ),
         Source(
             "Mul",

@@ -33,7 +33,7 @@ def _minus(_node: NodeView, position: int) -> float:
 
 
 def _share(node: NodeView, _position: int) -> float:
-    return 1.0 / len(node.proto.input)
+    return 1.0 / len(node.reads)
 
 
 def _sum_backward(weights: Weights, since: int) -> Back:
@@ -70,7 +70,7 @@ def _each_of_one_value(
     names: dict[str, list[Operand]] = {}
     for operand in every:
         if operand.constant is None:
-            names.setdefault(node.proto.input[operand.position], []).append(operand)
+            names.setdefault(node.reads[operand.position], []).append(operand)
     for operands in names.values():
         whole = sum(weights(node, operand.position) for operand in operands)
         if len(operands) > 1 and whole:

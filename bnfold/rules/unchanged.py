@@ -33,7 +33,7 @@ def _dropout(node: NodeView, field: Field, _direction: Direction) -> Field | Ref
 def _cast(node: NodeView, field: Field, _direction: Direction) -> Field | Refusal:
     # Between floating types it rounds, and does nothing else. The map is real-number algebra on both sides of that: it
     # is rounded once, in the layer that takes it in, and values are rounded as often as before.
-    before, after = node.view.type(node.proto.input[0]).element, node.attributes.get("to")
+    before, after = node.view.type(node.reads[0]).element, node.attributes.get("to")
     if before not in LARGEST or after not in LARGEST:
         return Refusal(Reason.NO_RULE, f"{node.name} converts from or to a type that is not known to be floating")
     return field

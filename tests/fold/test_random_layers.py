@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     import onnx
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=max(150, settings().max_examples),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(chains())
 def test_a_random_chain_of_layers_folds_right(model: onnx.ModelProto) -> None:
     assert_folds_right(model, feeds_for(model, seed=1))
