@@ -120,11 +120,8 @@ class JobTable:
         A job that was begun as often as it may be is ended as failed, and None is returned.
         """
         with writing(self.engine) as connection:
-            free = and_(
-                jobs.c.id == job,
-                or_(jobs.c.state == QUEUED, and_(jobs.c.state == RUNNING, jobs.c.lease_until < now())),
-            )
-            row = connection.execute(select(*_COLUMNS).where(free).with_for_update()).one_or_none()
+            free = select(*_COLUMNS).where(jobs.c.id == job, _free()).with_for_update()
+            row = connection.execute(free).one_or_none()
             if row is None:
                 return None
             if row.cancel:
@@ -142,6 +139,8 @@ class JobTable:
                     attempt=jobs.c.attempt + 1,
                     owner=owner,
                     lease_until=now() + self.lease_seconds,
+                    rung=0,
+                    ring_after=now(),
                     started=now(),
                     step=None,
                     done=None,
@@ -228,20 +227,15 @@ class JobTable:
 
     def to_ring(self, most: int = 1000) -> list[str]:
         """Return jobs that an engine has to be told of (again), oldest first."""
-        dead = and_(jobs.c.state == RUNNING, jobs.c.lease_until < now())
-        due = (
-            select(jobs.c.id)
-            .where(or_(and_(jobs.c.state == QUEUED, jobs.c.ring_after <= now()), dead))
-            .order_by(jobs.c.created)
-            .limit(most)
-        )
+        due = select(jobs.c.id).where(_free(), jobs.c.ring_after <= now()).order_by(jobs.c.created).limit(most)
         with reading(self.engine) as connection:
             return list(connection.execute(due).scalars())
 
     def rang(self, job: str) -> None:
-        """Note that an engine was told of a job."""
+        """Note that an engine was told of a job, unless somebody has begun already."""
         with writing(self.engine) as connection:
-            rung = connection.execute(select(jobs.c.rung).where(jobs.c.id == job)).scalar_one_or_none()
+            told = select(jobs.c.rung).where(jobs.c.id == job, _free()).with_for_update()
+            rung = connection.execute(told).scalar_one_or_none()
             if rung is not None:
                 wait = min(_RING_AGAIN * 2 ** min(rung, 16), _RING_AT_LEAST)
                 connection.execute(update(jobs).where(jobs.c.id == job).values(rung=rung + 1, ring_after=now() + wait))
@@ -257,9 +251,9 @@ class JobTable:
             return len(rows)
 
     def waiting(self, most: int) -> list[str]:
-        """Return the jobs that wait, oldest first."""
+        """Return the jobs that nobody works on, oldest first."""
         with reading(self.engine) as connection:
-            oldest = select(jobs.c.id).where(jobs.c.state == QUEUED).order_by(jobs.c.created, jobs.c.id).limit(most)
+            oldest = select(jobs.c.id).where(_free()).order_by(jobs.c.created, jobs.c.id).limit(most)
             return [row.id for row in connection.execute(oldest)]
 
     def job(self, job: str) -> Job | None:
@@ -355,6 +349,10 @@ class JobTable:
             body["error"] = values["error"]
         _tell(connection, job, "state", body)
         return True
+
+
+def _free() -> Any:
+    return or_(jobs.c.state == QUEUED, and_(jobs.c.state == RUNNING, jobs.c.lease_until < now()))
 
 
 def _claimed(job: Job) -> Any:

@@ -49,11 +49,11 @@ def rabbit() -> Iterator[Broker]:
 
 
 def new_database(server: PostgreSQL) -> str:
-    """Make a database with nothing in it, and return its address."""
+    """Make room for tables of one's own, and return its address: a schema, because a database is many files."""
     name = f"test{next(_NUMBERS)}"
     with psycopg.connect(host="127.0.0.1", port=server.port, user="postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return server.url(name)
+        connection.execute(f"CREATE SCHEMA {name}".encode())
+    return f"{server.url()}?options=-csearch_path%3D{name}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
