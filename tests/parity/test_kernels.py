@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from bnfold.parity.kernels.pointwise import erf
 from bnfold.parity.reference import run_float64
+from bnfold.parity.run import Session
 
 Array = npt.NDArray[Any]
 Case = tuple[str, dict[str, Any], list[Any]]
@@ -281,3 +282,22 @@ def test_statistics_of_every_element_are_used_where_spatial_is_off() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)])
     gamma, beta, mean, var = parameters
     np.testing.assert_allclose(run_float64(model, {"x": x})["y"], (x - mean) / np.sqrt(var) * gamma + beta, rtol=1e-14)
+
+
+@pytest.mark.parametrize("centred", [0, 1])
+@pytest.mark.parametrize("least", [None, 0.4])
+@pytest.mark.parametrize("most", [0, 3, 50])
+def test_boxes_are_left_as_onnxruntime_leaves_them(centred: int, least: float | None, most: int) -> None:
+    """Corners in any order, boxes without area, equal scores; the numbers are exact in float32."""
+    last = "" if least is None else ", t"
+    model = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[2,60,4] b, float[2,3,60] s) => (int64[K,3] y) <int64[1] m = {{{most}}}, float[1] o = {{0.4}},
+            float[1] t = {{{least or 0.0}}}> {{
+            y = NonMaxSuppression<center_point_box = {centred}>(b, s, m, o{last}) }}"""
+    )
+    generator = np.random.default_rng(most)
+    boxes = generator.integers(0, 12, size=(2, 60, 4)).astype(np.float32)
+    scores = (generator.integers(0, 20, size=(2, 3, 60)) / 32).astype(np.float32)
+    feeds = {"b": boxes, "s": scores}
+    assert np.array_equal(run_float64(model, feeds)["y"], Session(model).run(feeds)["y"])

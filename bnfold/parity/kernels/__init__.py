@@ -8,9 +8,10 @@ from bnfold.parity.kernels.layout import LAYOUT
 from bnfold.parity.kernels.pointwise import POINTWISE
 from bnfold.parity.kernels.recurrent import RECURRENT
 from bnfold.parity.kernels.sampling import SAMPLING, is_plain_resize
+from bnfold.parity.kernels.selection import SELECTION
 from bnfold.parity.kernels.windows import WINDOWS
 
 __all__ = ["KERNELS", "Array", "Call", "Inputs", "Kernel", "computes_with", "is_plain_resize", "roundoff", "widen"]
 
-KERNELS: Mapping[str, Kernel] = {**POINTWISE, **CONTRACTIONS, **LAYOUT, **WINDOWS, **SAMPLING, **RECURRENT}
+KERNELS: Mapping[str, Kernel] = {**POINTWISE, **CONTRACTIONS, **LAYOUT, **WINDOWS, **SAMPLING, **RECURRENT, **SELECTION}
 """Operations of the standard domain that need no other implementation."""
