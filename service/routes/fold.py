@@ -178,7 +178,9 @@ async def _wait(state: State, job: Job, seconds: float) -> Job:
     """Return a job as it is when it has ended, or when so many seconds are over."""
     loop = asyncio.get_running_loop()
     until, pause = loop.time() + seconds, _FIRST_LOOK
-    while not job.ended and loop.time() < until and not (state.draining.begun and job.state == QUEUED):
+    while not job.ended and loop.time() < until:
+        if state.draining.over or (state.draining.begun and job.state == QUEUED):
+            break  # it goes on after the next start, or elsewhere
         await asyncio.sleep(min(pause, max(until - loop.time(), 0.0)))
         pause = min(pause * 1.3, _LAST_LOOK)
         seen = await asyncio.to_thread(state.table.job, job.id)

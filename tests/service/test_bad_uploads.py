@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from service.options import FIELDS
 from tests.service.server import Server, conv_model, post, serving
 
 if TYPE_CHECKING:
@@ -137,7 +137,14 @@ def test_an_output_that_does_not_exist_is_named_with_those_that_do(client: httpx
             "the request is application/json, not multipart/form-data",
             SEND,
         ),
-        pytest.param(b"x", {}, 415, "the request is nothing, not multipart/form-data", SEND),
+        pytest.param(b"", {}, 415, "the request is nothing, not multipart/form-data", SEND),
+        pytest.param(
+            b"x",
+            {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip"},
+            415,
+            "the request is encoded as gzip",
+            "Send the file as it is, without compression.",
+        ),
         pytest.param(
             b"x",
             {"Content-Type": "multipart/form-data"},
@@ -230,13 +237,18 @@ def test_a_form_in_many_small_pieces_is_read(client: httpx.Client) -> None:
         (
             {"trust": "true"},
             "'trust' is no field of this form",
-            "The fields are model, architecture, inputs, outputs, set, signature, opset, fold, keep, verify, seed.",
+            f"The fields are model, architecture, {', '.join(FIELDS)}.",
         ),
         ({"verify": "fully"}, "verify is 'fully'", "Send one of full, fast, off."),
         ({"opset": "x"}, "opset is 'x', no whole number from 1", "Send opset as a number."),
         ({"seed": "-1"}, "seed is '-1', no whole number from 0", "Send seed as a number."),
         ({"set": "a"}, "set='a' is not of the form NAME=VALUE", "Write it as set=NAME=VALUE."),
         ({"fold": ["all", "none"]}, "the field fold came 2 times", "Send it once."),
+        (
+            {"name": "../x"},
+            "a model cannot be called '../x'",
+            "Take 1 to 100 letters, digits, dots, dashes and underscores, the first a letter or a digit.",
+        ),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(
@@ -297,4 +309,35 @@ def test_a_file_beyond_its_limit_is_not_written(store: Path) -> None:
     with serving(store, job_file_size="600") as server, server.client() as client:
         body = post(client, conv_model(1)).json()
         assert (body["status"], body["code"], body["limit"]) == (422, "limit", 600)
-        assert os.listdir(store / "models") == []  # noqa: PTH208  (the name says what is meant)
+        assert client.get("/models").json()["models"] == []
+        assert not list((store / "objects").glob("artifacts/*/*"))
+
+
+def test_a_bare_file_is_folded_with_options_from_the_query(client: httpx.Client) -> None:
+    answer = client.post("/fold?verify=off&keep=*&filename=../net.onnx", content=conv_model(1))
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["upload"], answer.json()["verdict"]) == ("net.onnx", "not-verified")
+    assert answer.json()["batch_norms"]["folded"] == 0
+    named = client.post(
+        "/fold?verify=off&keep=*",
+        content=conv_model(1),
+        headers={"Content-Disposition": 'attachment; filename="net.onnx"', "Content-Type": "application/onnx"},
+    )
+    assert named.json() == {**answer.json(), "cached": True}
+    both = client.post("/fold?seed=1", files={"model": ("m.onnx", b"x")}, data={"seed": "2"})
+    assert (both.status_code, both.json()["detail"]) == (400, "'seed' stands in the form and in the query")
+    unknown = client.post("/fold?quick=1", content=b"x")
+    assert (unknown.status_code, unknown.json()["detail"]) == (400, "'quick' is no field of this form")
+    assert client.post("/fold", content=b"").status_code == 415
+
+
+@pytest.mark.parametrize("prefer", ["wait=soon", "wait", "wait=-1", "wait=1e3"])
+def test_a_wait_that_is_none_is_refused(client: httpx.Client, prefer: str) -> None:
+    answer = client.post("/fold", content=b"x", headers={"Prefer": prefer})
+    assert (answer.status_code, answer.json()["hint"]) == (400, "Write it as wait=20.")
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256])
+def test_a_key_that_is_none_is_refused(client: httpx.Client, key: str) -> None:
+    answer = client.post("/fold", content=b"x", headers={"Idempotency-Key": key})
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed")

@@ -14,21 +14,24 @@ import pytest
 
 from service import child, upload
 from service.app import make_app
-from service.jobs import Jobs
+from service.jobs import conversion
 from service.problems import ServiceError, problem
 from service.routes import health
+from service.scratch import open_scratch
 from service.settings import read_settings
-from service.store import open_store
+from service.state import make_state
 
 
 def _asked(store: Path, method: str, path: str, **told: Any) -> httpx.Response:
     """Ask the application itself, without a server around it."""
 
     async def ask() -> httpx.Response:
-        opened = open_store(store)
-        transport = httpx.ASGITransport(make_app(read_settings({}), opened), raise_app_exceptions=False)
+        opened = open_scratch(store)
+        state = make_state(read_settings({"BNFOLD_SANDBOX": "off"}), opened)
+        transport = httpx.ASGITransport(make_app(state), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             answer = await client.request(method, path, **told)
+        state.table.engine.dispose()
         os.close(opened.lock)
         return answer
 
@@ -113,14 +116,14 @@ def test_the_child_says_what_ended_it(
         ([], 500, "internal"),
     ],
 )
-def test_what_the_child_says_is_told(store: Path, tmp_path: Path, outcome: Any, status: int, code: str) -> None:
-    (tmp_path / "out").mkdir()
+def test_what_the_child_says_is_told(tmp_path: Path, outcome: Any, status: int, code: str) -> None:
+    for name in ("upload", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "upload" / "m").write_bytes(b"")
     (tmp_path / "log").write_bytes(b"")
     (tmp_path / "out" / "outcome.json").write_text(json.dumps(outcome))
-    opened = open_store(store)
     with pytest.raises(ServiceError) as caught:
-        Jobs(read_settings({}), opened)._outcome(tmp_path, 0)
-    os.close(opened.lock)
+        conversion._outcome(tmp_path, "m", 0, read_settings({}))
     answer = problem(caught.value)
     assert (answer.status_code, json.loads(bytes(answer.body))["code"]) == (status, code)
 
@@ -135,12 +138,13 @@ def test_what_the_child_says_is_told(store: Path, tmp_path: Path, outcome: Any, 
         (1, b"", "crashed", "the conversion ended with status 1 and no result"),
     ],
 )
-def test_how_the_child_ended_is_told(
-    store: Path, tmp_path: Path, *, status: int, log: bytes, code: str, detail: str
-) -> None:
+def test_how_the_child_ended_is_told(tmp_path: Path, *, status: int, log: bytes, code: str, detail: str) -> None:
+    for name in ("upload", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "upload" / "m").write_bytes(b"")
     (tmp_path / "log").write_bytes(log)
-    opened = open_store(store)
     with pytest.raises(ServiceError) as caught:
-        Jobs(read_settings({}), opened)._outcome(tmp_path, status)
-    os.close(opened.lock)
+        conversion._outcome(tmp_path, "m", status, read_settings({}))
     assert (caught.value.code, str(caught.value)) == (code, detail)
+    # What killed it may not have been its own doing: only then is it begun again.
+    assert isinstance(caught.value, conversion.KilledError) == (status in {-9, -11})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -60,15 +62,17 @@ def test_the_account_says_what_was_done_and_where_everything_is(client: httpx.Cl
     assert report.json()["parity"] is not None
     described = client.get(body["links"]["self"]).json()
     assert described == {name: value for name, value in body.items() if name != "cached"}
+    assert client.get(f"/models/{body['name']}").json() == {**described, "versions": [1]}
+    assert client.get(f"/models/{body['name']}/versions/latest").json() == described
 
 
 def test_the_same_again_is_answered_without_a_conversion(client: httpx.Client, server: Server) -> None:
     content = conv_model(5)
     first = post(client, content).json()
-    kept = (server.store / "models" / first["name"] / "1").stat().st_mtime_ns
-    second = post(client, content).json()
-    assert second == {**first, "cached": True}
-    assert (server.store / "models" / first["name"] / "1").stat().st_mtime_ns == kept
+    jobs = client.get("/jobs?limit=1000").json()["jobs"]
+    assert post(client, content).json() == {**first, "cached": True}
+    assert client.get("/jobs?limit=1000").json()["jobs"] == jobs
+    assert server.children("service.child") == []
 
 
 def test_other_options_are_another_model(client: httpx.Client, tmp_path: Path) -> None:
@@ -158,6 +162,58 @@ def test_a_version_that_is_not_there_is_not_found(client: httpx.Client, folded: 
         "code": "not-found",
         "hint": "Its version is 1.",
     }
+
+
+def test_a_name_gathers_versions(client: httpx.Client) -> None:
+    first, second = (post(client, conv_model(seed), verify="off", name="gathered").json() for seed in (300, 301))
+    assert [(body["name"], body["version"]) for body in (first, second)] == [("gathered", 1), ("gathered", 2)]
+    assert post(client, conv_model(300), verify="off", name="gathered").json() == {**first, "cached": True}
+    assert client.get("/models/gathered").json()["versions"] == [1, 2]
+    latest = client.get("/models/gathered/versions/latest/model.onnx")
+    assert (latest.headers["etag"], latest.headers["cache-control"]) == (f'"{second["sha256"]}"', "no-cache")
+    assert client.delete("/models/gathered/versions/2").status_code == 204
+    assert client.get(second["links"]["model"]).status_code == 404
+    assert client.get("/models/gathered/versions/latest/model.onnx").headers["etag"] == f'"{first["sha256"]}"'
+    assert client.delete("/models/gathered/versions/2").status_code == 404
+    assert post(client, conv_model(301), verify="off", name="gathered").json()["version"] == 3
+
+
+def test_a_loaded_version_is_deleted_only_by_force(client: httpx.Client) -> None:
+    body = post(client, conv_model(302), verify="off", name="loaded").json()
+    question = {"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0.5] * 192}]}
+    assert client.post(body["links"]["infer"], content=json.dumps(question)).status_code == 200
+    refused = client.delete(body["links"]["self"])
+    assert (refused.status_code, refused.json()["code"]) == (409, "loaded")
+    assert client.get(body["links"]["model"]).status_code == 200
+    assert client.delete(f"{body['links']['self']}?force=true").status_code == 204
+    assert client.post(body["links"]["infer"], content=json.dumps(question)).status_code == 404
+
+
+def test_the_report_is_a_page_too(client: httpx.Client, folded: dict[str, Any]) -> None:
+    page = client.get(folded["links"]["page"])
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text.startswith("<!doctype html>")
+    assert page.headers["content-security-policy"].startswith("default-src 'none';")
+    assert client.get(folded["links"]["report"], headers={"Accept": "text/html"}).text == page.text
+    assert client.get(folded["links"]["report"]).json() == client.get(f"{folded['links']['self']}/report.json").json()
+
+
+def test_triton_gets_a_repository(client: httpx.Client, folded: dict[str, Any]) -> None:
+    answer = client.get(folded["links"]["triton"])
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        name = folded["name"]
+        assert archive.namelist() == [f"{name}/config.pbtxt", f"{name}/1/model.onnx"]
+        assert archive.read(f"{name}/1/model.onnx") == client.get(folded["links"]["model"]).content
+        config = archive.read(f"{name}/config.pbtxt").decode("utf-8")
+    assert config == (
+        f'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: 0\n'
+        'input {\n  name: "x"\n  data_type: TYPE_FP32\n  dims: [ -1, 3, 8, 8 ]\n}\n'
+        'output {\n  name: "y"\n  data_type: TYPE_FP32\n  dims: [ -1, 4, 6, 6 ]\n}\n'
+    )
+    again = client.get(folded["links"]["triton"], headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
 
 
 def test_health_is_told(client: httpx.Client) -> None:

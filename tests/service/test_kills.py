@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import onnx
@@ -19,7 +20,10 @@ import pytest
 
 from tests.service.server import Server, conv_model, post, serving, wait_for
 
-HEAD = "POST /fold HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+if TYPE_CHECKING:
+    import httpx
+
+HEAD = "POST /fold HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +39,21 @@ def crew() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def _whole(store: Path) -> int:
-    """Check that every kept model is whole, and return how many there are."""
-    folders = list((store / "models").iterdir())
-    for folder in folders:
-        assert sorted(path.name for path in (folder / "1").iterdir()) == ["card.json", "model.onnx", "report.json"]
-        card = json.loads((folder / "1" / "card.json").read_bytes())
-        assert hashlib.sha256((folder / "1" / "model.onnx").read_bytes()).hexdigest() == card["sha256"]
-        assert json.loads((folder / "1" / "report.json").read_bytes())["schema"] == "bnfold-report/1"
-    return len(folders)
+def _whole(server: Server) -> int:
+    """Check that every kept model is whole and every kept file is somebody's, and return how many models there are."""
+    with server.client() as client:
+        models = client.get("/models?limit=1000").json()["models"]
+        files = set()
+        for listed in models:
+            about = client.get(listed["links"]["self"]).json()
+            model = client.get(listed["links"]["model"]).content
+            assert hashlib.sha256(model).hexdigest() == about["sha256"]
+            report = client.get(listed["links"]["report"])
+            assert report.json()["schema"] == "bnfold-report/1"
+            page = client.get(listed["links"]["page"])
+            files |= {hashlib.sha256(content).hexdigest() for content in (model, report.content, page.content)}
+    assert files <= {path.name for path in (server.store / "objects").glob("artifacts/*/*")}
+    return len(models)
 
 
 def test_a_conversion_runs_apart_from_the_service(own: Server, crew: ThreadPoolExecutor) -> None:
@@ -58,7 +68,7 @@ def test_a_conversion_runs_apart_from_the_service(own: Server, crew: ThreadPoolE
             folder = (about / "cwd").resolve()
             assert folder.parent.parent == own.store / "aside"
             assert [path.name for path in folder.iterdir()] == ["network.onnx"]
-            assert os.getsid(child) == child != os.getsid(own.process.pid)
+            assert os.getsid(child) != os.getsid(own.process.pid)
             assert (about / "fd" / "0").resolve() == Path(os.devnull)
             opened = {(about / "fd" / name).resolve() for name in os.listdir(about / "fd")}  # noqa: PTH208
             assert own.store / "lock" not in opened
@@ -81,16 +91,31 @@ def test_a_conversion_has_limits(own: Server, crew: ThreadPoolExecutor) -> None:
         assert answer.result().status_code == 200
 
 
-def test_a_conversion_that_is_killed_is_told_and_can_be_tried_again(own: Server, crew: ThreadPoolExecutor) -> None:
+def test_a_conversion_that_is_killed_is_begun_again(own: Server, crew: ThreadPoolExecutor) -> None:
     with own.client() as client:
         answer = crew.submit(post, client, conv_model(22))
         os.kill(own.held_child(), signal.SIGKILL)
         told = answer.result()
-        assert told.status_code == 500
-        assert told.json()["code"] == "crashed"
-        assert told.json()["detail"] == "the conversion was killed by signal 9 (SIGKILL) before it ended"
-        assert client.get("/health").status_code == 200
+        assert told.status_code == 200
+        assert client.get(told.json()["links"]["job"]).json()["attempt"] == 2
         wait_for(lambda: own.aside() == [])
+        assert post(client, conv_model(22)).json()["cached"] is True
+
+
+def test_a_conversion_that_is_killed_each_time_is_given_up(store: Path, crew: ThreadPoolExecutor) -> None:
+    with serving(store, attempts="2") as server, server.client() as client:
+        answer = crew.submit(post, client, conv_model(22))
+        first = server.held_child()
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: server.children("service.child") not in ([], [first]))
+        os.kill(server.held_child(), signal.SIGKILL)
+        told = answer.result()
+        assert (told.status_code, told.json()["code"]) == (500, "crashed")
+        assert told.json()["detail"] == "the conversion was killed by signal 9 (SIGKILL) before it ended"
+        wait_for(lambda: server.aside() == [])
+        (job,) = client.get("/jobs?state=failed").json()["jobs"]
+        assert (job["attempt"], job["error"]) == (2, told.json())
+        # It is a new job: what killed it may be over.
         assert post(client, conv_model(22)).json()["cached"] is False
 
 
@@ -99,7 +124,7 @@ def test_when_the_queue_is_full_the_next_is_told_to_come_again(own: Server, crew
         first = crew.submit(post, client, conv_model(23))
         child = own.held_child()
         second = crew.submit(post, client, conv_model(24))
-        wait_for(lambda: len(own.aside()) == 2)
+        wait_for(lambda: client.get("/jobs?state=queued").json()["jobs"])
         third = post(client, conv_model(25))
         assert (third.status_code, third.json()["code"], third.headers["retry-after"]) == (503, "queue-full", "5")
         assert third.json()["detail"] == "2 conversions run or wait, and no more are taken"
@@ -118,6 +143,7 @@ def test_the_same_twice_at_once_is_one_conversion(own: Server, crew: ThreadPoolE
         assert own.children("service.child") == [child]
         os.kill(child, signal.SIGCONT)
         assert first.result().json() == second.result().json()
+        assert own.children("service.child") == []
 
 
 def _begin(server: Server, content: bytes) -> socket.socket:
@@ -131,27 +157,14 @@ def _begin(server: Server, content: bytes) -> socket.socket:
     return connection
 
 
-def test_a_client_that_leaves_takes_its_conversion_along(own: Server) -> None:
+def test_what_a_client_that_leaves_has_sent_is_converted(own: Server) -> None:
     connection = _begin(own, conv_model(27))
-    own.held_child()
-    connection.close()
-    wait_for(lambda: not own.children("service.child"), 5)
-    wait_for(lambda: own.aside() == [], 5)
-    with own.client() as client:
-        assert post(client, conv_model(27)).json()["cached"] is False
-
-
-def test_a_conversion_goes_on_while_somebody_still_waits_for_it(own: Server, crew: ThreadPoolExecutor) -> None:
-    connection = _begin(own, conv_model(28))
     child = own.held_child()
+    connection.close()
+    os.kill(child, signal.SIGCONT)
     with own.client() as client:
-        answer = crew.submit(post, client, conv_model(28), "m.onnx")
-        time.sleep(0.5)
-        connection.close()
-        time.sleep(0.3)
-        assert own.children("service.child") == [child]
-        os.kill(child, signal.SIGCONT)
-        assert answer.result().status_code == 200
+        wait_for(lambda: client.get("/jobs?limit=1").json()["jobs"][0]["state"] == "succeeded")
+        assert post(client, conv_model(27), "m.onnx").json()["cached"] is True
 
 
 def test_a_client_that_leaves_while_it_uploads_leaves_nothing(own: Server) -> None:
@@ -181,28 +194,31 @@ def test_a_conversion_without_memory_is_told_and_not_kept(store: Path) -> None:
         answer = post(client, model.SerializeToString())
         assert (answer.status_code, answer.json()["code"]) == (422, "limit"), answer.text
         assert answer.json()["detail"] == "the conversion takes more memory than the 536870912 bytes it is given"
-        assert list((store / "models").iterdir()) == []
+        assert client.get("/models").json()["models"] == []
 
 
-def test_when_the_service_is_killed_its_children_die_and_nothing_is_left(store: Path, crew: ThreadPoolExecutor) -> None:
+def test_when_the_service_is_killed_its_children_die_and_jobs_go_on_after(
+    store: Path, crew: ThreadPoolExecutor
+) -> None:
     with serving(store) as server, server.client() as client:
-        name = post(client, conv_model(30)).json()["name"]
-        body = json.dumps({"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0.5] * 192}]})
-        assert client.post(f"/v2/models/{name}/infer", content=body).status_code == 200
+        done = post(client, conv_model(30)).json()
+        assert client.post(done["links"]["infer"], content=_question()).status_code == 200
         answer = crew.submit(post, client, conv_model(31))
         children = [server.held_child(), *server.children("service.serving.runner")]
         assert len(children) == 2
+        (job,) = client.get("/jobs?state=running").json()["jobs"]
         server.kill()
         assert isinstance(answer.exception(), Exception)
-        wait_for(lambda: all(_is_gone(child) for child in children), 5)
-        assert _whole(store) == 1
+        wait_for(lambda: all(_is_gone(child) for child in children))
         assert len(list((store / "aside").iterdir())) > 0
     with serving(store) as server, server.client() as client:
-        assert list((store / "aside").iterdir()) == []
-        assert post(client, conv_model(30)).json()["cached"] is True
-        assert post(client, conv_model(31)).json()["cached"] is False
-        assert client.post(f"/v2/models/{name}/infer", content=body).status_code == 200
-        assert _whole(store) == 2
+        wait_for(lambda: client.get(f"/jobs/{job['id']}").json()["state"] == "succeeded")
+        assert client.get(f"/jobs/{job['id']}").json()["attempt"] == 2
+        assert post(client, conv_model(31)).json()["cached"] is True
+        assert post(client, conv_model(30)).json() == {**done, "cached": True}
+        assert client.post(done["links"]["infer"], content=_question()).status_code == 200
+        assert _whole(server) == 2
+        wait_for(lambda: server.aside() == [])
 
 
 def _is_gone(child: int) -> bool:
@@ -212,21 +228,32 @@ def _is_gone(child: int) -> bool:
         return True
 
 
-def test_kills_at_any_moment_leave_only_whole_models(store: Path, crew: ThreadPoolExecutor) -> None:
-    kept = 0
+def test_kills_at_any_moment_lose_no_job_and_leave_only_whole_models(store: Path, crew: ThreadPoolExecutor) -> None:
+    accepted: set[str] = set()
+    prefer = {"Prefer": "respond-async"}
     for number, delay in enumerate((0.02, 0.35, 0.42, 0.5, 0.6, 0.8)):
-        with serving(store, jobs="2") as server, server.client() as client:
-            posts = [crew.submit(post, client, conv_model(100 + 2 * number + k), verify="off") for k in (0, 1)]
+        with serving(store, jobs="2", sandbox="limits", attempts="10") as server, server.client() as client:
+            posts = [
+                crew.submit(client.post, "/fold?verify=off", content=conv_model(100 + 2 * number + k), headers=prefer)
+                for k in (0, 1)
+            ]
             time.sleep(delay)
             server.kill()
-            done = [answer.result() for answer in posts if answer.exception() is None]
-        found = _whole(store)
-        assert found >= kept + len(done)
-        kept = found
-    with serving(store) as server, server.client() as client:
-        listed = client.get("/models").json()["models"]
-        assert len(listed) == kept
+            answers = [answer.result() for answer in posts if answer.exception() is None]
+            accepted |= {answer.json()["id"] for answer in answers if answer.status_code == 202}
+    assert accepted
+    with serving(store, jobs="2", sandbox="limits", attempts="10") as server, server.client() as client:
+        wait_for(lambda: not _unfinished(client), 60)
+        jobs = {job["id"]: job for job in client.get("/jobs?limit=1000").json()["jobs"]}
+        assert accepted <= jobs.keys()
+        assert {job["state"] for job in jobs.values()} == {"succeeded"}
+        assert _whole(server) == len(jobs)
         assert post(client, conv_model(100), verify="off").status_code == 200
+        wait_for(lambda: server.aside() == [])
+
+
+def _unfinished(client: httpx.Client) -> list[dict[str, Any]]:
+    return [job for job in client.get("/jobs?limit=1000").json()["jobs"] if job["state"] in {"queued", "running"}]
 
 
 def test_one_store_belongs_to_one_service(own: Server) -> None:
@@ -235,26 +262,80 @@ def test_one_store_belongs_to_one_service(own: Server) -> None:
 
 
 def test_sigterm_lets_a_conversion_end(store: Path, crew: ThreadPoolExecutor) -> None:
-    with serving(store) as server, server.client() as client:
+    with serving(store, jobs="1") as server, server.client() as client:
         answer = crew.submit(post, client, conv_model(40))
         child = server.held_child()
+        waits = client.post("/fold", content=conv_model(42), headers={"Prefer": "respond-async"}).json()["id"]
         server.process.terminate()
-        time.sleep(0.5)
+        wait_for(lambda: client.get("/readyz").status_code == 503)
+        refused = post(client, conv_model(43))
+        assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "draining", "5")
+        assert client.get(f"/jobs/{waits}").json()["state"] == "queued"
         os.kill(child, signal.SIGCONT)
         assert answer.result().status_code == 200
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=60) == 0
         assert list((store / "aside").iterdir()) == []
+    with serving(store) as server, server.client() as client:
+        wait_for(lambda: client.get(f"/jobs/{waits}").json()["state"] == "succeeded")
+        assert client.get(f"/jobs/{waits}").json()["attempt"] == 1
 
 
-def test_sigterm_stops_what_does_not_end(store: Path, crew: ThreadPoolExecutor) -> None:
+def test_sigterm_gives_back_what_does_not_end(store: Path, crew: ThreadPoolExecutor) -> None:
     with serving(store, stop_seconds="1") as server, server.client() as client:
-        answer = crew.submit(post, client, conv_model(41))
+        answer = crew.submit(client.post, "/fold?verify=off", content=conv_model(41), headers={"Prefer": "wait=30"})
+        child = server.held_child()
+        (job,) = client.get("/jobs?state=running").json()["jobs"]
+        server.process.terminate()
+        assert server.process.wait(timeout=60) == 0
+        assert _is_gone(child)
+        assert answer.exception() is not None or answer.result().status_code in {202, 503}
+        assert list((store / "aside").iterdir()) == []
+    with serving(store) as server, server.client() as client:
+        wait_for(lambda: client.get(f"/jobs/{job['id']}").json()["state"] == "succeeded")
+        assert client.get(f"/jobs/{job['id']}").json()["attempt"] == 1
+        assert _whole(server) == 1
+
+
+def test_a_second_sigterm_ends_at_once(store: Path, crew: ThreadPoolExecutor) -> None:
+    with serving(store) as server, server.client() as client:
+        answer = crew.submit(post, client, conv_model(44))
         child = server.held_child()
         server.process.terminate()
-        assert server.process.wait(timeout=20) == 0
+        wait_for(lambda: client.get("/readyz").status_code == 503)
+        server.process.terminate()
+        server.process.terminate()
+        server.process.wait(timeout=60)
         assert _is_gone(child)
-        assert answer.exception() is not None or answer.result().status_code >= 500
-        assert _whole(store) == 0
+        assert answer.exception() is not None or answer.result().status_code in {202, 503}
+
+
+def test_a_job_that_runs_is_cancelled(own: Server, crew: ThreadPoolExecutor) -> None:
+    with own.client() as client:
+        answer = crew.submit(post, client, conv_model(51))
+        child = own.held_child()
+        (job,) = client.get("/jobs?state=running").json()["jobs"]
+        asked = client.delete(f"/jobs/{job['id']}")
+        assert (asked.status_code, asked.json()["cancelling"]) == (202, True)
+        told = answer.result()
+        assert (told.status_code, told.json()["code"]) == (409, "cancelled")
+        assert _is_gone(child)
+        assert client.get(f"/jobs/{job['id']}").json()["state"] == "cancelled"
+        wait_for(lambda: own.aside() == [])
+        assert client.delete(f"/jobs/{job['id']}").status_code == 204
+        assert client.get(f"/jobs/{job['id']}").status_code == 404
+        assert not (own.store / "objects" / "uploads" / job["id"]).exists()
+
+
+def test_a_job_that_waits_is_cancelled_at_once(own: Server, crew: ThreadPoolExecutor) -> None:
+    with own.client() as client:
+        first = crew.submit(post, client, conv_model(52))
+        child = own.held_child()
+        waits = client.post("/fold", content=conv_model(53), headers={"Prefer": "respond-async"}).json()
+        assert (waits["state"], waits["step"]) == ("queued", "wait")
+        assert client.delete(waits["links"]["self"]).json()["state"] == "cancelled"
+        assert client.delete(waits["links"]["self"]).status_code == 204
+        os.kill(child, signal.SIGCONT)
+        assert first.result().status_code == 200
 
 
 def _question() -> str:
