@@ -38,7 +38,8 @@ _CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 
-TenantOf = Callable[[Mapping[str, str]], str]
+Enter = Callable[[str, Mapping[str, str]], Awaitable[str]]
+"""Says for whom a call of a method is, by its metadata; raises a ``ServiceError`` where nobody may make it."""
 
 
 def check_port(settings: Settings) -> None:
@@ -62,14 +63,14 @@ def check_port(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def serving_rpc(
-    settings: Settings, protocol: Protocol, tenant_of: TenantOf, can_work: Callable[[], Awaitable[bool]]
+    settings: Settings, protocol: Protocol, enter: Enter, can_work: Callable[[], Awaitable[bool]]
 ) -> AsyncIterator[None]:
     """Serve while the context lasts, and say on standard output where.
 
     Args:
         settings: Of the service; a ``grpc_port`` of -1 serves nothing.
         protocol: What there is to say.
-        tenant_of: Says by a call's metadata for whom it is; raises a ``ServiceError`` where nobody may ask.
+        enter: Says for whom a call is, and lets nobody else in.
         can_work: Says whether the service is ready.
     """
     if settings.grpc_port < 0:
@@ -89,7 +90,7 @@ async def serving_rpc(
             ("grpc.so_reuseport", 0),
         ],
     )
-    calls = _Calls(protocol, tenant_of, can_work, settings)
+    calls = _Calls(protocol, enter, can_work, settings)
     handlers = {}
     for method in METHODS:
         if method == "ModelInfer":  # only the runner reads it
@@ -118,10 +119,10 @@ class _Calls:
     """What each method does."""
 
     def __init__(
-        self, protocol: Protocol, tenant_of: TenantOf, can_work: Callable[[], Awaitable[bool]], settings: Settings
+        self, protocol: Protocol, enter: Enter, can_work: Callable[[], Awaitable[bool]], settings: Settings
     ) -> None:
         self._protocol = protocol
-        self._tenant_of = tenant_of
+        self._enter = enter
         self._can_work = can_work
         self._limit = int(settings.infer_size)
         self._seconds = settings.infer_seconds
@@ -144,7 +145,7 @@ class _Calls:
 
         async def call(request: Any, context: Any) -> Any:
             try:
-                return response(**await answer(self._tenant(context), request))
+                return response(**await answer(await self._tenant(method, context), request))
             except ServiceError as error:
                 return await _abort(context, error)
 
@@ -153,7 +154,7 @@ class _Calls:
     async def infer(self, request: bytes, context: Any) -> bytes:
         """Run a model."""
         try:
-            tenant = self._tenant(context)
+            tenant = await self._tenant("ModelInfer", context)
             if len(request) > self._limit + _AROUND:
                 raise MalformedError("the message is too large", hint="Send fewer rows at a time.")
             name, version = model_of(request)
@@ -168,9 +169,9 @@ class _Calls:
             return await _abort(context, error)  # type: ignore[no-any-return]  # it does not return
         return content
 
-    def _tenant(self, context: Any) -> str:
+    async def _tenant(self, method: str, context: Any) -> str:
         pairs = context.invocation_metadata() or ()
-        return self._tenant_of({key: value for key, value in pairs if isinstance(value, str)})
+        return await self._enter(method, {key: value for key, value in pairs if isinstance(value, str)})
 
     async def _live(self, _tenant: str, _request: Any) -> dict[str, Any]:
         return {"live": True}

@@ -73,11 +73,14 @@ def signature_of(session: Any) -> tuple[tuple[Spec, ...], tuple[Spec, ...]]:
     """Return the inputs and the outputs of a loaded model.
 
     Raises:
-        UnrunnableError: If one of them is no tensor that the protocol can carry.
+        UnrunnableError: If they are not tensors that the protocol can carry and onnxruntime can be given.
     """
-    return tuple(_spec(argument) for argument in session.get_inputs()), tuple(
-        _spec(argument) for argument in session.get_outputs()
-    )
+    inputs = tuple(_spec(argument) for argument in session.get_inputs())
+    outputs = tuple(_spec(argument) for argument in session.get_outputs())
+    bf16 = any(spec.datatype == "BF16" for spec in (*inputs, *outputs))
+    if bf16 and any(spec.datatype == "BYTES" for spec in inputs):
+        raise UnrunnableError("it takes BF16 and BYTES at once, which onnxruntime cannot be given")
+    return inputs, outputs
 
 
 def run(session: Any, outputs: Sequence[Spec], feeds: Mapping[str, Array], bf16: Sequence[str], options: Any) -> Any:

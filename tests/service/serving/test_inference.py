@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     import httpx
 
 LENGTH = "Inference-Header-Content-Length"
-ELEMENTS = {datatype: datatype.lower() for datatype in DATATYPES}
+ELEMENTS = {datatype: datatype.lower() for datatype in DATATYPES if datatype != "BF16"}
+BINARY = {"FP16"}
 ELEMENTS |= {"FP16": "float16", "FP32": "float", "FP64": "double", "BYTES": "string"}
 SOME: dict[str, list[Any]] = {
     "BOOL": [True, False, True, True],
@@ -60,7 +62,7 @@ def _ask_everything(binary: bool) -> tuple[dict[str, Any], bytes]:  # noqa: FBT0
     inputs, raw = [], b""
     for datatype, elements in SOME.items():
         one: dict[str, Any] = {"name": f"{datatype}_in", "datatype": datatype, "shape": [2, 2]}
-        if binary or datatype == "FP16":
+        if binary or datatype in BINARY:
             content = _raw(datatype, elements)
             one["parameters"] = {"binary_data_size": len(content)}
             raw += content
@@ -77,19 +79,19 @@ def _send(client: httpx.Client, name: str, asked: object, raw: bytes = b"") -> h
 
 def test_every_datatype_goes_through_json_unchanged(client: httpx.Client, everything: str) -> None:
     asked, raw = _ask_everything(binary=False)
-    asked["outputs"] = [{"name": f"{d}_out", "parameters": {"binary_data": d == "FP16"}} for d in SOME]
+    asked["outputs"] = [{"name": f"{d}_out", "parameters": {"binary_data": d in BINARY}} for d in SOME]
     answer = _send(client, everything, asked, raw)
     assert answer.status_code == 200, answer.text
     length = int(answer.headers[LENGTH])
     told = json.loads(answer.content[:length])
-    assert answer.content[length:] == _raw("FP16", SOME["FP16"])
+    assert answer.content[length:] == b"".join(_raw(d, SOME[d]) for d in SOME if d in BINARY)
     for output in told["outputs"]:
         datatype = output["datatype"]
         assert output["name"] == f"{datatype}_out"
         assert output["shape"] == [2, 2]
         if datatype == "FP32":
             np.testing.assert_array_equal(np.array(output["data"], "f4"), np.array(SOME["FP32"], "f4"))
-        elif datatype != "FP16":
+        elif datatype not in BINARY:
             assert output["data"] == SOME[datatype]
             assert [type(e) for e in output["data"]] == [type(SOME[datatype][1])] * 4
 
@@ -109,6 +111,41 @@ def test_every_datatype_goes_through_binary_unchanged(client: httpx.Client, ever
     ]
 
 
+def test_bf16_goes_through_binary_unchanged(client: httpx.Client, made: Callable[[str], str]) -> None:
+    name = made(
+        "g (bfloat16[n] x, int8[n] i) => (bfloat16[n] y, float[n] z, int8[n] j) "
+        "{ y = Identity(x)  z = Cast <to = 1> (x)  j = Identity(i) }"
+    )
+    patterns = np.array([0x3F80, 0xFF7F, 0x0001, 0x7FC0], "<u2")  # 1, the least, the smallest above 0, NaN
+    asked = {
+        "inputs": [
+            {"name": "x", "datatype": "BF16", "shape": [4], "parameters": {"binary_data_size": 8}},
+            {"name": "i", "datatype": "INT8", "shape": [4], "data": [1, 2, 3, 4]},
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    answer = _send(client, name, asked, patterns.tobytes())
+    assert answer.status_code == 200, answer.text
+    raw = answer.content[int(answer.headers[LENGTH]) :]
+    assert raw[:8] == patterns.tobytes()
+    wide = (patterns.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(np.frombuffer(raw[8:24], "<f4"), wide)
+    assert raw[24:] == bytes([1, 2, 3, 4])
+    asked["inputs"][0] |= {"data": [1, 2, 3, 4], "parameters": {}}  # type: ignore[index]
+    assert _send(client, name, asked).json()["detail"] == "x is BF16, which JSON has no form for"
+
+
+def test_a_model_that_takes_bf16_and_texts_at_once_is_not_served(
+    client: httpx.Client, made: Callable[[str], str]
+) -> None:
+    name = made("g (bfloat16[n] x, string[n] s) => (bfloat16[n] y, string[n] t) { y = Identity(x)  t = Identity(s) }")
+    answer = client.get(f"/v2/models/{name}/ready")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        422,
+        "it takes BF16 and BYTES at once, which onnxruntime cannot be given",
+    )
+
+
 def test_a_model_answers_as_the_original_does(client: httpx.Client) -> None:
     content = conv_model(200)
     name = post(client, content).json()["name"]
@@ -123,9 +160,12 @@ def test_a_model_answers_as_the_original_does(client: httpx.Client) -> None:
 
 def test_an_empty_batch_has_an_empty_answer(client: httpx.Client, everything: str) -> None:
     inputs: list[dict[str, Any]] = [
-        {"name": f"{d}_in", "datatype": d, "shape": [0, 2], "data": []} for d in SOME if d != "FP16"
+        {"name": f"{d}_in", "datatype": d, "shape": [0, 2], "data": []} for d in SOME if d not in BINARY
     ]
-    inputs.append({"name": "FP16_in", "datatype": "FP16", "shape": [0, 2], "parameters": {"binary_data_size": 0}})
+    inputs += [
+        {"name": f"{d}_in", "datatype": d, "shape": [0, 2], "parameters": {"binary_data_size": 0}}
+        for d in sorted(BINARY)
+    ]
     answer = _send(client, everything, {"inputs": inputs, "outputs": [{"name": "BYTES_out"}, {"name": "INT8_out"}]})
     assert answer.status_code == 200, answer.text
     assert [(o["name"], o["shape"], o["data"]) for o in answer.json()["outputs"]] == [
@@ -136,7 +176,12 @@ def test_an_empty_batch_has_an_empty_answer(client: httpx.Client, everything: st
 
 def test_the_server_and_its_models_describe_themselves(client: httpx.Client, folded: dict[str, str]) -> None:
     name = folded["name"]
-    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2").json()["extensions"] == [
+        "binary_tensor_data",
+        "model_repository",
+        "model_configuration",
+        "statistics",
+    ]
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True, "live": True}
     for link in (f"/v2/models/{name}", f"/v2/models/{name}/versions/1"):
@@ -316,9 +361,66 @@ def test_what_is_too_large_is_told_the_limit(client: httpx.Client, folded: dict[
     assert "error" in answer.json()
 
 
-def test_a_compressed_request_is_refused(client: httpx.Client, folded: dict[str, str]) -> None:
-    answer = client.post(f"/v2/models/{folded['name']}/infer", content=b"x", headers={"Content-Encoding": "gzip"})
-    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported-media")
+def _compressed(content: bytes, how: str) -> bytes:
+    window = {"gzip": 31, "deflate": 15, "raw": -15}[how]
+    deflate = zlib.compressobj(9, zlib.DEFLATED, window)
+    return deflate.compress(content) + deflate.flush()
+
+
+@pytest.mark.parametrize(("how", "told"), [("gzip", "gzip"), ("deflate", "deflate"), ("raw", "deflate")])
+def test_a_compressed_request_is_read(client: httpx.Client, folded: dict[str, str], how: str, told: str) -> None:
+    link = f"/v2/models/{folded['name']}/infer"
+    text = json.dumps(_with()).encode()
+    answer = client.post(link, content=_compressed(text, how), headers={"Content-Encoding": told})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == client.post(link, content=text).json()
+    raw = json.dumps(_with(data=None, parameters={"binary_data_size": 768})).encode()
+    headers = {"Content-Encoding": told, LENGTH: str(len(raw))}  # of what is inside
+    assert client.post(link, content=_compressed(raw + bytes(768), how), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("wanted", ["gzip", "deflate"])
+def test_an_answer_is_compressed_for_who_asks_for_one_compression(
+    client: httpx.Client, folded: dict[str, str], wanted: str
+) -> None:
+    link = f"/v2/models/{folded['name']}/infer"
+    asked = _with(shape=[20, 3, 8, 8], data=[0.5] * 192 * 20)
+    plain = client.post(link, content=json.dumps(asked), headers={"Accept-Encoding": "gzip, deflate, br"})
+    assert "content-encoding" not in plain.headers
+    packed = client.post(link, content=json.dumps(asked), headers={"Accept-Encoding": wanted})
+    assert packed.headers["content-encoding"] == wanted
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+    assert packed.json() == plain.json()
+    small = client.post(link, content=json.dumps({"inputs": []}), headers={"Accept-Encoding": wanted})
+    assert "content-encoding" not in small.headers
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "status", "code", "detail"),
+    [
+        ("br", b"x", 415, "unsupported-media", "the request is encoded as br"),
+        ("gzip, gzip", b"x", 415, "unsupported-media", "the request is encoded as gzip, gzip"),
+        ("gzip", b"x", 400, "malformed", "the request says that it is compressed as gzip, and is not: "),
+        ("gzip", _compressed(b"{}", "gzip")[:-3], 400, "malformed", "the request says that it is compressed as gzip"),
+        ("gzip", _compressed(b"{}", "gzip") * 2, 400, "malformed", "the request says that it is compressed as gzip"),
+        ("deflate", b"", 400, "malformed", "the request says that it is compressed as deflate, and is not: "),
+    ],
+)
+def test_what_is_not_compressed_as_it_says_is_refused(
+    client: httpx.Client, folded: dict[str, str], *, encoding: str, content: bytes, status: int, code: str, detail: str
+) -> None:
+    answer = client.post(f"/v2/models/{folded['name']}/infer", content=content, headers={"Content-Encoding": encoding})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json()["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize("how", ["gzip", "deflate"])
+def test_a_request_that_unpacks_to_too_much_is_refused(client: httpx.Client, folded: dict[str, str], how: str) -> None:
+    bomb = _compressed(bytes(2**26), how)
+    assert len(bomb) < 2**17
+    answer = client.post(f"/v2/models/{folded['name']}/infer", content=bomb, headers={"Content-Encoding": how})
+    assert (answer.status_code, answer.json()["limit"]) == (413, 2**20)
+    assert answer.json()["detail"] == "the request is larger than 1048576 bytes when it is no longer compressed"
 
 
 @pytest.fixture(scope="module")
