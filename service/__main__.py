@@ -1,6 +1,7 @@
 """Start the service: ``python -m service``, or a worker of a cluster: ``python -m service worker``.
 
-Everything that can be set stands in ``docs/settings.md``.
+``python -m service key`` makes a key for somebody who may use it. Everything that can be set stands in
+``docs/settings.md``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from types import FrameType
 
 import uvicorn
 
+from service.access.issuing import issue
+from service.access.keys import UnusableKeysError
 from service.app import make_app
 from service.database.connecting import UnusableDatabaseError
+from service.observing.logs import set_up_logs
 from service.scratch import StoreInUseError, open_scratch
 from service.serving.rpc import check_port
 from service.settings import Settings, UnusableSettingsError, read_settings, unknown_names
@@ -30,24 +34,27 @@ from service.storage import UnusableStorageError
 __all__ = ["main"]
 
 _BACKLOG = 2048
+_LAST_ANSWERS = 10  # seconds that requests have to end in, once the jobs have
 _LOG = logging.getLogger("service")
-_USAGE = "python -m service [worker]"
+_USAGE = "python -m service [worker | key --tenant T]"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve, or work, until SIGTERM or Ctrl-C, and return the exit code."""
+    if arguments[:1] == ["key"]:
+        return issue(arguments[1:])
     if list(arguments) not in ([], ["worker"]):
         return _refuse(
             "usage", f"{_USAGE}\n  hint: Settings come from the environment; docs/settings.md lists them.", 2
         )
     try:
         settings = read_settings()
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        set_up_logs(settings)
         for said in unknown_names(os.environ):
             _LOG.warning("%s", said)
         _compile()
         return _work(settings) if arguments else _serve(settings)
-    except (UnusableSettingsError, UnusableDatabaseError, UnusableStorageError) as error:
+    except (UnusableSettingsError, UnusableKeysError, UnusableDatabaseError, UnusableStorageError) as error:
         return _refuse("settings", str(error), 2)
     except StoreInUseError as error:
         return _refuse("store", str(error), 2)
@@ -77,8 +84,8 @@ def _serve(settings: Settings) -> int:
         make_app(state),
         log_config=None,
         log_level=settings.log_level,
-        access_log=settings.log_level in {"info", "debug"},
-        timeout_graceful_shutdown=settings.stop_seconds,
+        access_log=False,  # requests are logged with what they are about, by Watch
+        timeout_graceful_shutdown=min(settings.stop_seconds, _LAST_ANSWERS),
         server_header=False,
         proxy_headers=False,
         ws="none",
@@ -101,8 +108,9 @@ class _Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Remember the loop, and start."""
+        """Remember the loop, read the keys again at SIGHUP, and start."""
         self._loop = asyncio.get_running_loop()
+        self._loop.add_signal_handler(signal.SIGHUP, self._state.access.reload)
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -119,6 +127,7 @@ class _Server(uvicorn.Server):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._state.settings.stop_seconds):
                     await self._state.engine.drain()
+            self._state.draining.over = True
             super(_Server, self).handle_exit(sig, None)
 
         self._drained = asyncio.create_task(drain())

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 import bnfold
-from service.callers import LOCAL
+from service.access.gate import Gate
+from service.observing.requests import Watch
 from service.problems import (
     InternalError,
     MalformedError,
@@ -30,6 +32,26 @@ from service.state import State, running
 __all__ = ["make_app"]
 
 _LOG = logging.getLogger("service")
+_ALLOWED = (
+    "Accept",
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Inference-Header-Content-Length",
+    "Last-Event-ID",
+    "Prefer",
+    "X-API-Key",
+    "X-Request-ID",
+)
+_EXPOSED = (
+    "Content-Location",
+    "ETag",
+    "Inference-Header-Content-Length",
+    "Link",
+    "Location",
+    "Retry-After",
+    "X-Request-ID",
+)
 
 
 def make_app(state: State) -> FastAPI:
@@ -37,7 +59,7 @@ def make_app(state: State) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        rpc = serving_rpc(state.settings, state.protocol, lambda _: LOCAL.tenant, lambda: health.can_work(state))
+        rpc = serving_rpc(state.settings, state.protocol, state.access.call, lambda: health.can_work(state))
         async with running(state), rpc:
             yield
 
@@ -53,6 +75,17 @@ def make_app(state: State) -> FastAPI:
     )
     app.state.service = state
     app.add_middleware(Direct, inference=state.inference)
+    app.add_middleware(Gate, access=state.access)
+    if state.settings.page_origins:
+        # In front of the gate: what a browser asks before it sends a key comes without one.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=state.settings.page_origins,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=_ALLOWED,
+            expose_headers=_EXPOSED,
+        )
+    app.add_middleware(Watch, wanted=state.settings.log_requests)
     for router in (fold.router, jobs.router, models.router, inference.router, health.router):
         app.include_router(router)
     app.add_exception_handler(ServiceError, _service_error)
@@ -101,6 +134,8 @@ async def _os_error(request: Request, error: Exception) -> Response:
 
 async def _defect(request: Request, error: Exception) -> Response:
     _LOG.error("%s %s met a defect", request.method, request.url.path, exc_info=error)
-    return _answer(
+    answer = _answer(
         request, InternalError("the service met a defect of bnfold", hint="Report this, with what the service logged.")
     )
+    answer.headers["X-Request-ID"] = request.state.request  # the answer goes past what names the others
+    return answer

@@ -17,8 +17,10 @@ __all__ = [
     "CancelledError",
     "CrashedError",
     "DrainingError",
+    "ForbiddenError",
     "IdempotencyError",
     "InternalError",
+    "IssuerAwayError",
     "LengthRequiredError",
     "LimitError",
     "LoadedError",
@@ -28,6 +30,8 @@ __all__ = [
     "NotReadyError",
     "NotRunnableError",
     "QueueFullError",
+    "QuotaError",
+    "RateLimitedError",
     "RefusedError",
     "SandboxError",
     "ServiceError",
@@ -36,6 +40,7 @@ __all__ = [
     "TensorError",
     "TimeLimitError",
     "TooLargeError",
+    "UnauthorizedError",
     "UnsupportedMediaError",
     "answer_with",
     "body_of",
@@ -83,6 +88,20 @@ class TensorError(ServiceError):
 
     code = "tensor"
     status = 400
+
+
+class UnauthorizedError(ServiceError):
+    """Nobody said who asks, or what was said is not valid, or no longer."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class ForbiddenError(ServiceError):
+    """The key does not allow it, or a page of somebody else asks in the name of whoever looks at it."""
+
+    code = "forbidden"
+    status = 403
 
 
 class NotFoundError(ServiceError):
@@ -141,10 +160,31 @@ class NotRunnableError(ServiceError):
     status = 422
 
 
+class RateLimitedError(ServiceError):
+    """The key was used more often than it may be in a second; the answer says when to try again."""
+
+    code = "rate-limited"
+    status = 429
+
+
+class QuotaError(ServiceError):
+    """The tenant has as many unfinished jobs, or has sent as many bytes in a day, as the key allows."""
+
+    code = "quota"
+    status = 429
+
+
 class QueueFullError(ServiceError):
     """As much is waiting as may wait; the answer says when to try again."""
 
     code = "queue-full"
+    status = 503
+
+
+class IssuerAwayError(ServiceError):
+    """Whoever signs tokens cannot be asked for the keys to check them."""
+
+    code = "issuer-away"
     status = 503
 
 

@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request  # noqa: TC002  (FastAPI reads the annotations)
 
-from service.callers import caller_of
+from service.access.gate import Access, open_access
+from service.callers import caller_in, caller_of
 from service.engines.engine import Engine
 from service.engines.reconciling import reconcile
 from service.jobs.table import JobTable
@@ -35,9 +36,15 @@ _RECONCILE = 1.0  # seconds
 
 @dataclass(slots=True)
 class Draining:
-    """Whether the service is about to end: it takes no more work then."""
+    """How far the end of the service is.
+
+    Attributes:
+        begun: It takes no more work.
+        over: It waits no longer for what runs, and nobody should wait for it here.
+    """
 
     begun: bool = False
+    over: bool = False
 
 
 @dataclass(slots=True)
@@ -83,6 +90,7 @@ class State:
     inference: Inference
     sandbox: Choice
     arrivals: Arrivals
+    access: Access
     draining: Draining = field(default_factory=Draining)
 
 
@@ -92,6 +100,7 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
     Raises:
         UnusableDatabaseError: If the database cannot be used.
         UnusableStorageError: If the storage cannot be used.
+        UnusableKeysError: If the file of keys cannot be used.
         OSError: If a folder cannot be made.
     """
     place = open_workplace(settings, scratch)
@@ -118,9 +127,10 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
         engine=engine,
         runners=runners,
         protocol=Protocol(remembered, runners),
-        inference=Inference(runners, remembered, lambda scope: caller_of(HTTPConnection(scope)).tenant),
+        inference=Inference(runners, remembered, lambda scope: caller_in(scope).tenant),
         sandbox=place.sandbox,
         arrivals=arrivals,
+        access=open_access(settings),
     )
 
 

@@ -30,7 +30,8 @@ def test_the_service_says_why_it_does_not_start(store: Path, tmp_path: Path) -> 
     assert code == 2
     assert said == (
         "error[settings]: BNFOLD_HOST is 0.0.0.0, which other machines can reach, and nobody would be asked for a key\n"
-        "  hint: Set BNFOLD_EXPOSE=true if that is what you want, and let a proxy ask who is there.\n"
+        "  hint: Make a key with python -m service key and set BNFOLD_KEYS to its file, or set BNFOLD_EXPOSE=true "
+        "where something in front asks who is there.\n"
     )
     code, said = start(BNFOLD_PORT="x")
     assert (code, said.splitlines()[1]) == (2, "  hint: docs/settings.md lists what can be set.")
