@@ -116,6 +116,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, and end at once at the second."""
         if self._state.draining.begun or self._loop is None:
+            self._state.draining.over = True
             super().handle_exit(sig, frame)
             return
         self._state.draining.begun = True

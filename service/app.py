@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -90,6 +91,7 @@ def make_app(state: State) -> FastAPI:
         app.include_router(router)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(Exception, _defect)
@@ -120,6 +122,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
             )
         case _:
             told = MalformedError(str(error.detail), hint="GET /openapi.json lists what there is.")
+    return _answer(request, told)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where, name = str(first["loc"][0]), str(first["loc"][-1])
+    told = MalformedError(
+        f"{name} in the {where} cannot be {str(first.get('input'))[:40]!r}: {first['msg']}",
+        hint="GET /openapi.json says what it can be.",
+    )
     return _answer(request, told)
 
 

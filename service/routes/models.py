@@ -54,7 +54,7 @@ async def model(request: Request, name: str) -> Response:
     """Say what the latest version of a model is, and which versions there are."""
     card = await kept(request, name)
     versions = await state_of(request).models.versions(caller_of(request).tenant, name)
-    return JSONResponse({"versions": versions, **card_body(card)})
+    return JSONResponse({"name": card.name, "versions": versions, "latest": card_body(card)})
 
 
 @router.get("/models/{name}/versions/{version}")

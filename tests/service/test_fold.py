@@ -62,7 +62,11 @@ def test_the_account_says_what_was_done_and_where_everything_is(client: httpx.Cl
     assert report.json()["parity"] is not None
     described = client.get(body["links"]["self"]).json()
     assert described == {name: value for name, value in body.items() if name != "cached"}
-    assert client.get(f"/models/{body['name']}").json() == {**described, "versions": [1]}
+    assert client.get(f"/models/{body['name']}").json() == {
+        "name": body["name"],
+        "versions": [1],
+        "latest": described,
+    }
     assert client.get(f"/models/{body['name']}/versions/latest").json() == described
 
 
@@ -165,9 +169,10 @@ def test_a_version_that_is_not_there_is_not_found(client: httpx.Client, folded: 
 
 
 def test_a_name_gathers_versions(client: httpx.Client) -> None:
-    first, second = (post(client, conv_model(seed), verify="off", name="gathered").json() for seed in (300, 301))
+    to = "/fold?verify=off&name=gathered"
+    first, second = (client.post(to, content=conv_model(seed)).json() for seed in (300, 301))
     assert [(body["name"], body["version"]) for body in (first, second)] == [("gathered", 1), ("gathered", 2)]
-    assert post(client, conv_model(300), verify="off", name="gathered").json() == {**first, "cached": True}
+    assert client.post(to, content=conv_model(300)).json() == {**first, "cached": True}
     assert client.get("/models/gathered").json()["versions"] == [1, 2]
     latest = client.get("/models/gathered/versions/latest/model.onnx")
     assert (latest.headers["etag"], latest.headers["cache-control"]) == (f'"{second["sha256"]}"', "no-cache")
@@ -175,11 +180,11 @@ def test_a_name_gathers_versions(client: httpx.Client) -> None:
     assert client.get(second["links"]["model"]).status_code == 404
     assert client.get("/models/gathered/versions/latest/model.onnx").headers["etag"] == f'"{first["sha256"]}"'
     assert client.delete("/models/gathered/versions/2").status_code == 404
-    assert post(client, conv_model(301), verify="off", name="gathered").json()["version"] == 3
+    assert client.post(to, content=conv_model(301)).json()["version"] == 3
 
 
 def test_a_loaded_version_is_deleted_only_by_force(client: httpx.Client) -> None:
-    body = post(client, conv_model(302), verify="off", name="loaded").json()
+    body = client.post("/fold?verify=off&name=loaded", content=conv_model(302)).json()
     question = {"inputs": [{"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0.5] * 192}]}
     assert client.post(body["links"]["infer"], content=json.dumps(question)).status_code == 200
     refused = client.delete(body["links"]["self"])
@@ -192,7 +197,7 @@ def test_a_loaded_version_is_deleted_only_by_force(client: httpx.Client) -> None
 def test_the_report_is_a_page_too(client: httpx.Client, folded: dict[str, Any]) -> None:
     page = client.get(folded["links"]["page"])
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.text.startswith("<!doctype html>")
+    assert page.text.startswith("<!DOCTYPE html>")
     assert page.headers["content-security-policy"].startswith("default-src 'none';")
     assert client.get(folded["links"]["report"], headers={"Accept": "text/html"}).text == page.text
     assert client.get(folded["links"]["report"]).json() == client.get(f"{folded['links']['self']}/report.json").json()
