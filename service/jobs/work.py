@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from service.database.connecting import open_database
 from service.jobs.conversion import KilledError, convert
@@ -208,7 +208,7 @@ def _is_outage(error: BaseException) -> bool:
 
 _insisting = retry(
     retry=retry_if_exception(_is_outage),
-    wait=wait_exponential_jitter(initial=0.1, max=2.0),
+    wait=wait_random_exponential(multiplier=0.2, max=2.0),
     stop=stop_after_delay(_OUTAGE),
     reraise=True,
 )
