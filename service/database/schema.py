@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
-__all__ = ["events", "jobs", "metadata", "models", "now"]
+__all__ = ["events", "jobs", "metadata", "models", "now", "tallies", "usage"]
 
 metadata = MetaData(
     naming_convention={
@@ -105,6 +105,26 @@ models = Table(
     Index("ix_models_tenant_key", "tenant", "key"),
 )
 """Every version of every model that is, or was, kept."""
+
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # since 1970
+    Column("bytes", Double, nullable=False),
+)
+"""How much each tenant has sent to be folded; jobs may be forgotten, this is not."""
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("body", JSON, nullable=False),
+    Index("ix_tallies_at", "at"),
+)
+"""What the metrics have still to count; a row is gone when some service has counted it."""
 
 
 class now(FunctionElement[float]):  # noqa: N801  (it reads as the SQL function that it is)

@@ -7,7 +7,7 @@ a job. A step that does not apply any more changes nothing and says so.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from service.database.connecting import reading, writing
 from service.database.schema import events, jobs, now
 from service.jobs.job import CANCELLED, ENDED, FAILED, QUEUED, RUNNING, SUCCEEDED, Event, Job, State, Wanted
+from service.jobs.tally import hour_of, leave_end, leave_kill, note_bytes, sent_bytes
 
 __all__ = ["Accepted", "JobTable", "OtherRequestError"]
 
@@ -24,6 +25,7 @@ _COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 _RING_AGAIN = 10.0  # seconds until an engine is told of a job again that nobody has begun; doubled each time
 _RING_AT_LEAST = 600.0  # the longest such wait
 _STEPS_KEPT = 2000  # events of one job
+_DAY = 24  # hours
 
 
 class OtherRequestError(Exception):
@@ -56,12 +58,14 @@ class JobTable:
     keep_seconds: float
     upload_seconds: float
 
-    def accept(self, wanted: Wanted, most: int) -> Accepted | None:
+    def accept(self, wanted: Wanted, most: int, check: Callable[[int, int], None] | None = None) -> Accepted | None:
         """Make a job, or find the one that does the same work already; None where as many wait as may.
 
         Args:
             wanted: What is asked for.
             most: How many jobs may be unfinished.
+            check: Called before a job is made, with how many unfinished ones its tenant has, and how many bytes it has
+                sent in a day; what it raises keeps the job from being made.
 
         Raises:
             OtherRequestError: If the client used the same ``Idempotency-Key`` for something else.
@@ -75,6 +79,12 @@ class JobTable:
                     unfinished = select(func.count()).where(jobs.c.state.in_((QUEUED, RUNNING)))
                     if connection.execute(unfinished).scalar_one() >= most:
                         return None
+                    hour = hour_of(connection)
+                    if check is not None:
+                        _alone(connection, wanted.tenant)
+                        own = connection.execute(unfinished.where(jobs.c.tenant == wanted.tenant)).scalar_one()
+                        check(own, sent_bytes(connection, wanted.tenant, hour, _DAY))
+                    note_bytes(connection, wanted.tenant, wanted.bytes, hour)
                     connection.execute(
                         insert(jobs).values(
                             id=wanted.id,
@@ -204,6 +214,8 @@ class JobTable:
             if connection.execute(update(jobs).where(_claimed(job)).values(**values)).rowcount != 1:
                 return False
             _tell(connection, job.id, "state", {"state": QUEUED})
+            if not blameless:
+                leave_kill(connection)
             return True
 
     def cancel(self, job: str) -> Job | None:
@@ -298,13 +310,12 @@ class JobTable:
         with reading(self.engine) as connection:
             return {state: int(count) for state, count in connection.execute(query)}
 
-    def uploaded(self, tenant: str, seconds: float) -> int:
-        """Return how many bytes of jobs were accepted from a tenant in the last so many seconds."""
-        query = select(func.coalesce(func.sum(jobs.c.bytes), 0)).where(
-            jobs.c.tenant == tenant, jobs.c.created > now() - seconds
-        )
+    def asked(self, tenant: str) -> tuple[int, int]:
+        """Return how many unfinished jobs a tenant has, and how many bytes it has sent in a day."""
+        query = select(func.count()).where(jobs.c.tenant == tenant, jobs.c.state.in_((QUEUED, RUNNING)))
         with reading(self.engine) as connection:
-            return int(connection.execute(query).scalar_one())
+            unfinished = connection.execute(query).scalar_one()
+            return unfinished, sent_bytes(connection, tenant, hour_of(connection), _DAY)
 
     def expired_uploads(self, most: int = 100) -> list[Job]:
         """Return jobs whose uploads are to be thrown away."""
@@ -328,7 +339,16 @@ class JobTable:
         with reading(self.engine) as connection:
             return set(connection.execute(select(jobs.c.id).where(jobs.c.id.in_(ids))).scalars())
 
-    def _end(self, connection: Connection, job: str, state: State, *, claim: Job | None = None, **values: Any) -> bool:
+    def _end(
+        self,
+        connection: Connection,
+        job: str,
+        state: State,
+        *,
+        claim: Job | None = None,
+        steps: Mapping[str, float] | None = None,
+        **values: Any,
+    ) -> bool:
         ended = update(jobs).where(
             _claimed(claim) if claim is not None else and_(jobs.c.id == job, jobs.c.state.not_in(ENDED))
         )
@@ -348,11 +368,18 @@ class JobTable:
         if values.get("error") is not None:
             body["error"] = values["error"]
         _tell(connection, job, "state", body)
+        leave_end(connection, job, steps or {})
         return True
 
 
 def _free() -> Any:
     return or_(jobs.c.state == QUEUED, and_(jobs.c.state == RUNNING, jobs.c.lease_until < now()))
+
+
+def _alone(connection: Connection, tenant: str) -> None:
+    """Let nobody else count what a tenant has until this transaction has ended; SQLite never does."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(tenant, 0))))
 
 
 def _claimed(job: Job) -> Any:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from service.database.connecting import reading, writing
 from service.database.schema import models, now
 from service.jobs.job import Job
 from service.jobs.table import JobTable
+from service.jobs.tally import steps_of
 from service.registry.cards import Card, TensorCard, summary_of
 from service.storage import Storage, artifact
 
@@ -185,14 +186,14 @@ class Registry:
             raise ValueError(f"a report that lacks {error}") from error
         for name, sha256 in files.items():
             await self.storage.take(copies / name, artifact(sha256))
-        kept = await asyncio.to_thread(self._insert, table, job, card)
+        kept = await asyncio.to_thread(self._insert, table, job, card, steps_of(text))
         self.changes.number += 1
         # A sweeper may have found a file that nothing named yet, and removed it just before.
         for name, sha256 in files.items():
             await self.storage.take(copies / name, artifact(sha256))
         return kept
 
-    def _insert(self, table: JobTable, job: Job, card: Card) -> Card | None:
+    def _insert(self, table: JobTable, job: Job, card: Card, steps: Mapping[str, float]) -> Card | None:
         while True:
             try:
                 with writing(self.engine) as connection:
@@ -216,7 +217,7 @@ class Registry:
                         )
                     )
                     about = {"format": card.summary["source"]["format"], "sandbox": card.sandbox}
-                    if not table.succeed(connection, job, version, **about):
+                    if not table.succeed(connection, job, version, steps=steps, **about):
                         connection.rollback()
                         return None
                     return kept

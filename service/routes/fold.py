@@ -9,7 +9,8 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from service.callers import caller_of
+from service.access.limits import check_bytes, check_jobs
+from service.callers import Caller, caller_of
 from service.engines.engine import EngineAwayError
 from service.jobs.job import FAILED, QUEUED, SUCCEEDED, Job, Wanted
 from service.jobs.table import OtherRequestError
@@ -93,9 +94,11 @@ async def fold(request: Request) -> Response:
     The answer is an account of the model once it is there, or 202 with the job where that takes longer than the client
     waits; `Accept: application/octet-stream` gets the folded file itself.
     """
-    state, tenant = state_of(request), caller_of(request).tenant
+    state, caller = state_of(request), caller_of(request)
+    tenant = caller.tenant
     seconds, called = _patience(request, state.settings.wait_seconds), _idempotency(request)
     _admit(state)
+    await _allow(request, state, caller)
     with state.arrivals.one():
         folder = await asyncio.to_thread(state.scratch.folder)
         try:
@@ -105,9 +108,10 @@ async def fold(request: Request) -> Response:
             card = await asyncio.to_thread(state.registry.made_by, tenant, wanted.key)
             if card is not None:
                 return await _answer_card(request, card, cached=True)
-            job = await _accept(state, wanted, folder, upload)
+            job = await _accept(state, caller, wanted, folder, upload)
         finally:
             await asyncio.shield(asyncio.to_thread(state.scratch.discard, folder))
+    request.state.job = job.id  # for the log
     job = await _wait(state, job, seconds)
     return await _answer_job(request, state, job)
 
@@ -129,6 +133,20 @@ def _admit(state: State) -> None:
         )
 
 
+async def _allow(request: Request, state: State, caller: Caller) -> None:
+    """Refuse an upload that the caller's limits leave no room for, before it arrives.
+
+    Raises:
+        QuotaError: If they do not.
+    """
+    if not (caller.limits.jobs or caller.limits.bytes_a_day):
+        return
+    unfinished, sent = await asyncio.to_thread(state.table.asked, caller.tenant)
+    check_jobs(caller, unfinished)
+    length = request.headers.get("content-length", "0")
+    check_bytes(caller, sent, int(length) if length.isdigit() else 0)
+
+
 def _wanted(upload: Upload, folder: Path, tenant: str, called: str | None) -> Wanted:
     options = read_options(upload.fields)
     key = key_of(upload.digests, upload.suffix, options)
@@ -139,7 +157,7 @@ def _wanted(upload: Upload, folder: Path, tenant: str, called: str | None) -> Wa
     return Wanted(job, tenant, key, called, name, {"name": upload.name, "files": files}, options, size)
 
 
-async def _accept(state: State, wanted: Wanted, folder: Path, upload: Upload) -> Job:
+async def _accept(state: State, caller: Caller, wanted: Wanted, folder: Path, upload: Upload) -> Job:
     """Keep the upload and then make the row: from then on the job is safe, whatever dies.
 
     Raises:
@@ -147,10 +165,16 @@ async def _accept(state: State, wanted: Wanted, folder: Path, upload: Upload) ->
     """
     for field, key in wanted.upload["files"].items():
         await state.storage.take(upload.path(folder, field), key)
+    limited = bool(caller.limits.jobs or caller.limits.bytes_a_day)
+
+    def check(unfinished: int, sent: int) -> None:
+        check_jobs(caller, unfinished)
+        check_bytes(caller, sent, wanted.bytes)
+
     accepted = None
     try:
         most = state.settings.jobs + state.settings.queue
-        accepted = await asyncio.to_thread(state.table.accept, wanted, most)
+        accepted = await asyncio.to_thread(state.table.accept, wanted, most, check if limited else None)
     except OtherRequestError:
         raise IdempotencyError(
             "this Idempotency-Key was used for another request", hint="Give each request a key of its own."

@@ -324,7 +324,7 @@ def test_jobs_are_listed_the_newest_first_page_by_page(table: JobTable) -> None:
     assert [job.id for job in table.listed("t", CANCELLED, 10, None)] == [ids[2]]
     assert table.counts("t") == {QUEUED: 6, CANCELLED: 1}
     assert table.counts() == {QUEUED: 7, CANCELLED: 1}
-    assert table.uploaded("t", 1000) == 35
+    assert table.asked("t") == (6, 35)
     assert table.known([ids[0], "0" * 32]) == {ids[0]}
 
 
