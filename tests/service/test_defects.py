@@ -29,7 +29,7 @@ def _asked(store: Path, method: str, path: str, **told: Any) -> httpx.Response:
         opened = open_scratch(store)
         state = make_state(read_settings({"BNFOLD_SANDBOX": "off"}), opened)
         transport = httpx.ASGITransport(make_app(state), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await client.request(method, path, **told)
         state.table.engine.dispose()
         os.close(opened.lock)
