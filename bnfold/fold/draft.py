@@ -70,6 +70,7 @@ class Draft:
         self.forms: dict[tuple[int, Side], Form | Refusal] = {}
         self._times: dict[int, int] = defaultdict(int)
         self._latest: tuple[int, int, Linear] | None = None
+        self._biases: dict[int, tuple[int, PerChannelAffine, Float64Array]] = {}
         self._tried: tuple[int, int, PerChannelAffine, Form, Linear] | None = None
 
     def read_sources(self, keep: Collection[str]) -> Iterator[tuple[int, Affine | Refusal]]:
@@ -192,16 +193,18 @@ class Draft:
             if isinstance(stored, Unstorable):
                 return Refusal(Reason.OUT_OF_RANGE, f"{node.name}: {stored.detail}")
         self._tried = (index, self._times[index], affine, form, changed)
+        self._biases[index] = (self._times[index], affine, changed.bias)
         return Step(node.name, node.op_type, absorber.id, absorber.side, index, affine=affine)
 
     def needs_new_add(self, step: Step, subject: int) -> bool:
         """Tell whether a step, in place of the node ``subject``, puts a new Add behind a layer that has no bias."""
         if step.affine is None or self._form(step).bias is not None:
             return False
-        form, changed = self._after(step)
-        if form.bias is not None or not np.any(changed.bias):
-            return False
-        return self._add_behind(step.index, changed.bias) in (None, subject)
+        # A route may have many steps, and all of them have just been tried.
+        times, affine, bias = self._biases.get(step.index, (-1, None, None))
+        if bias is None or times != self._times[step.index] or affine is not step.affine:
+            bias = self._after(step)[1].bias
+        return bool(np.any(bias)) and self._add_behind(step.index, bias) in (None, subject)
 
     def has_room(self, index: int, absorber: Absorber) -> bool:
         """Tell whether a layer can take in a shift without a new Add behind it."""
@@ -252,10 +255,9 @@ class Draft:
         return form, changed
 
     def _just_tried(self, step: Step) -> tuple[Form, Linear] | None:
-        times = self._times[step.index]
-        if self._tried is not None and self._tried[:2] == (step.index, times) and self._tried[2] is step.affine:
-            return self._tried[3:]
-        return None
+        place = (step.index, self._times[step.index])
+        known = self._tried
+        return known[3:] if known is not None and known[:2] == place and known[2] is step.affine else None
 
     def _form(self, step: Step) -> Form:
         form = self.form(step.index, self.rules.absorbers[step.op_type, step.side])

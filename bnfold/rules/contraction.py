@@ -65,8 +65,9 @@ def form_of(labels: Labels, sizes: Sequence[int], weight: int, side: Side) -> Fo
 
 def _arranged(array: Float64Array, have: tuple[int, ...], want: tuple[int, ...]) -> Float64Array:
     """Bring the axes of an array into another order, with axes of size 1 for the labels that it does not have."""
-    moved = array.transpose([have.index(label) for label in want if label in have])
-    return np.expand_dims(moved, tuple(axis for axis, label in enumerate(want) if label not in have))
+    order = [have.index(label) if label in have else -1 for label in want]
+    moved = array.transpose([axis for axis in order if axis >= 0])
+    return moved.reshape([1 if axis < 0 else array.shape[axis] for axis in order])
 
 
 def absorb_output(linear: Linear, affine: PerChannelAffine, labels: Labels) -> Linear | Refusal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from bnfold.affine import Linear, PerChannelAffine
 from bnfold.graph.view import NodeView
 from bnfold.rules.contraction import Labels, absorb_input, absorb_output, form_of
@@ -13,6 +15,7 @@ __all__ = ["INPUT_SIDE", "OUTPUT_SIDE"]
 _SUM, _ROW, _COLUMN, _BATCH = range(4)
 
 
+@cache
 def _labels(weight_rank: int, data_rank: int, weight_input: int) -> Labels | None:
     """Label the axes of both factors: a vector has only the one that is summed over."""
     ranks = (data_rank, weight_rank) if weight_input == 1 else (weight_rank, data_rank)
