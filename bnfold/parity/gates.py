@@ -174,6 +174,7 @@ def _verify(task: _Task) -> Parity:
             amplified, growth = amplification(stand, probe, run, quick=task.level != "full")
             checks = _check_regions(stand, task, elements)
             stand.lost = any(check.verdict is Verdict.FAIL for check in checks)
+            folding.back(checks)
         records[-1] = _record(probe, used=True)
         run = replace(run, amplification=growth)
         returned = compare(stand, probe, run, folding, stand.folded_run)
@@ -192,7 +193,14 @@ def _verify(task: _Task) -> Parity:
     compared, translated = folding.comparisons(), translation.comparisons()
     behaviour = (*folding.agreements(), *translation.agreements())
     measured = () if figures is None else figures.results()
-    laws = _laws(stand, probes, records, compared, once)
+    laws = _laws(
+        stand,
+        opened(task.folded, elements.floating),
+        probes=probes,
+        records=records,
+        compared=compared,
+        once=once,
+    )
     used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
     suspect = _suspect(stand, task, elements, used, (folding, translation))
     return Parity(
@@ -331,6 +339,8 @@ def _stored(value: Array, element: int) -> Array:
 
 def _laws(
     stand: Stand,
+    folded: ModelProto,
+    *,
     probes: Sequence[Probe],
     records: Sequence[ProbeRecord],
     compared: Sequence[Comparison],
@@ -343,7 +353,14 @@ def _laws(
     other = jittered({name: turned(value) for name, value in first.items()}, 998)
     return (
         batch_independence(
-            stand.folded_run, stand.inputs, first, other, alone=once, noise=noise, decisions=stand.decisions
+            stand.folded_run,
+            stand.inputs,
+            first,
+            other,
+            alone=once,
+            noise=noise,
+            decisions=stand.decisions,
+            exact=lambda feeds: Reference(folded, foreign=run_node).run(feeds, tuple(once)),
         ),
         determinism(stand.folded_run, first, once),
     )

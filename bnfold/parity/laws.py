@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -32,6 +33,7 @@ def batch_independence(
     alone: Mapping[str, Array],
     noise: float = 0.0,
     decisions: Decisions | None = None,
+    exact: Run | None = None,
 ) -> Law:
     """Compare a sample alone with the same sample beside another: ``max |f([x1, x2])[0] − f([x1])[0]| ≤ 1e-4·rms``.
 
@@ -44,6 +46,7 @@ def batch_independence(
         noise: The model's own rounding error against float64; four times that is granted where it is larger.
         decisions: What the model chooses on its way: behind a choice that rounding made otherwise there is another
             element, which says nothing. What the choice is made by is compared.
+        exact: The model in float64; it is asked where rounding might be what breaks the law.
     """
     name, limit = "batch independence", min(max(_TOLERANCE, 4 * noise), _LARGEST)
     batches = set(batch_symbols(inputs))
@@ -55,7 +58,27 @@ def batch_independence(
         beside = run(both)
     except BnfoldError as error:
         return Law(name, 0.0, limit, Verdict.PASS, f"does not apply: the model takes no batch of 2 ({error})")
-    otherwise = frozenset() if decisions is None else frozenset(_chosen_otherwise(decisions, alone, beside))
+    worst, where, compared = _largest(alone, beside, decisions)
+    if worst > limit and exact is not None:
+        # Rounding, too, depends on what is beside it, and a deep network amplifies it. In float64 little is left of it.
+        with suppress(BnfoldError):
+            worst, where, compared = _largest(exact(first), exact(both), decisions)
+    if not compared:
+        return Law(name, 0.0, limit, Verdict.PASS, "does not apply: no output has one row a sample")
+    if worst <= limit:
+        return Law(name, worst, limit, Verdict.PASS)
+    detail = (
+        f"{where} of a sample changes by {worst:.2g} of its root mean square with what else is in the batch; "
+        "the model is not in inference mode"
+    )
+    return Law(name, worst, limit, Verdict.FAIL, detail)
+
+
+def _largest(
+    alone: Mapping[str, Array], beside: Mapping[str, Array], decisions: Decisions | None
+) -> tuple[float, str, int]:
+    """Return the largest change of a sample, relative to its root mean square, the output, and what was compared."""
+    otherwise = frozenset[str]() if decisions is None else frozenset(_chosen_otherwise(decisions, alone, beside))
     worst, where, compared = 0.0, "", 0
     for output in alone:
         if isinstance(shapes(alone[output]), list) or isinstance(shapes(beside[output]), list):
@@ -75,15 +98,7 @@ def batch_independence(
         figure = violation / rms if rms else (np.inf if violation else 0.0)
         if figure > worst or not where:
             worst, where = figure, output
-    if not compared:
-        return Law(name, 0.0, limit, Verdict.PASS, "does not apply: no output has one row a sample")
-    if worst <= limit:
-        return Law(name, worst, limit, Verdict.PASS)
-    detail = (
-        f"{where} of a sample changes by {worst:.2g} of its root mean square with what else is in the batch; "
-        "the model is not in inference mode"
-    )
-    return Law(name, worst, limit, Verdict.FAIL, detail)
+    return worst, where, compared
 
 
 def _chosen_otherwise(decisions: Decisions, alone: Mapping[str, Array], beside: Mapping[str, Array]) -> Iterator[str]:

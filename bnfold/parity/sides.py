@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.parity.behaviour import Choices
 from bnfold.parity.feeds import jittered
-from bnfold.parity.verdict import Agreement, Comparison, Verdict
+from bnfold.parity.verdict import Agreement, Comparison, RegionCheck, Verdict
 from bnfold.parity.whole import Ledger, Run
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ class Side:
         self.inner = {name: Ledger(name) for name in self.chosen_by if name not in outputs}
         self.ledgers = {name: Ledger(name, decisions.get(name)) for name in outputs}
         self.choices = {name: Choices(name, axis, candidate) for name, axis in classes.items() if name in self.ledgers}
+
+    def back(self, checks: Sequence[RegionCheck]) -> None:
+        """Take note of what gate A found: where every fold is right by itself, less is left to prove of the whole."""
+        backed = bool(checks) and all(check.verdict.passed for check in checks)
+        for ledger in (*self.ledgers.values(), *self.inner.values()):
+            ledger.backed = backed
 
     def comparisons(self) -> tuple[Comparison, ...]:
         """Return gate B, one entry an output."""

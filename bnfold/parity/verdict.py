@@ -130,6 +130,11 @@ class Comparison:
     verdict: Verdict
     detail: str = ""
 
+    @property
+    def rounds_weights(self) -> bool:
+        """Whether more of the error than the original has comes from rounding the folded weights to their type."""
+        return self.candidate > self.baseline / 4 > self.unfolded
+
 
 @dataclass(frozen=True, slots=True)
 class Law:
@@ -322,7 +327,14 @@ class Parity:
         if self.verdict.passed:
             parts = [f"{len(self.regions)} folded regions within their error bounds"] if self.regions else []
             if not math.isnan(self.rho):
-                parts.append(f"error {self.rho:.2f} times the original's against float64")
+                worst = max((item for item in self.folding if item.kind == "float"), key=lambda item: item.rho)
+                said = f"error {self.rho:.2f} times the original's against float64"
+                if worst.rounds_weights:
+                    said = (
+                        f"error {worst.candidate:.2g} against float64, where rounding the weights once does "
+                        f"{worst.baseline:.2g} and the original is off by {worst.unfolded:.2g}"
+                    )
+                parts.append(said)
             if self.translation:
                 parts.append("agrees with the original program")
             return f"{self.verdict.says}: {', '.join(parts) or 'nothing was folded'}"

@@ -75,7 +75,8 @@ def _errors(parity: Parity | None, original: str = "the original", folded: str =
     worst: Comparison = max(floats, key=lambda item: item.closest)
     whose = folded or "its"
     error = f"{whose} error" if not folded else f"the error of {folded}"
-    return f": {error} against float64 is {worst.candidate:.2g}, that of {original} {worst.unfolded:.2g}"
+    why = f"; rounding the weights once does {worst.baseline:.2g}" if worst.rounds_weights else ""
+    return f": {error} against float64 is {worst.candidate:.2g}, that of {original} {worst.unfolded:.2g}{why}"
 
 
 def _what_now(report: Report) -> str:
