@@ -25,7 +25,7 @@ from service.problems import (
     problem,
     storage_error,
 )
-from service.routes import fold, health, inference, jobs, models, page
+from service.routes import fold, health, inference, jobs, metrics, models, page
 from service.serving.http import Direct
 from service.serving.rpc import serving_rpc
 from service.state import State, running
@@ -87,8 +87,8 @@ def make_app(state: State) -> FastAPI:
             expose_headers=_EXPOSED,
         )
     app.add_middleware(Watch, wanted=state.settings.log_requests)
-    for router in (page.router, fold.router, jobs.router, models.router, inference.router, health.router):
-        app.include_router(router)
+    for room in (page, fold, jobs, models, inference, health, metrics):
+        app.include_router(room.router)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.requests import Request  # noqa: TC002  (FastAPI reads the annotations)
 
@@ -15,6 +15,8 @@ from service.engines.engine import Engine
 from service.engines.reconciling import reconcile
 from service.jobs.table import JobTable
 from service.jobs.work import open_workplace
+from service.observing.metrics import Metrics
+from service.observing.readiness import Readiness
 from service.problems import QueueFullError
 from service.registry.cards import Card
 from service.registry.kept import KeptModels
@@ -91,7 +93,9 @@ class State:
     sandbox: Choice
     arrivals: Arrivals
     access: Access
-    draining: Draining = field(default_factory=Draining)
+    metrics: Metrics
+    readiness: Readiness
+    draining: Draining
 
 
 def make_state(settings: Settings, scratch: Scratch) -> State:
@@ -116,6 +120,7 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
     models = KeptModels(place.registry)
     remembered = RememberedSource(models, lambda: place.registry.changes.number)
     runners = Runners(settings, remembered, scratch)
+    draining = Draining()
     arrivals = Arrivals(settings.jobs + settings.queue)
     return State(
         settings=settings,
@@ -131,6 +136,11 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
         sandbox=place.sandbox,
         arrivals=arrivals,
         access=open_access(settings),
+        metrics=Metrics(place.table, runners),
+        readiness=Readiness(
+            place.table, scratch, place.storage, place.sandbox.level is not None, lambda: draining.begun
+        ),
+        draining=draining,
     )
 
 

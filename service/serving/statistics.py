@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Any
 
 from service.serving.frames import Answer
 
-__all__ = ["Statistics"]
+__all__ = ["DURATIONS", "Statistics"]
+
+DURATIONS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bounds in seconds, between which the requests that succeeded are counted by how long they took."""
+
+_BOUNDS = [round(bound * 1e9) for bound in DURATIONS]
 
 
 @dataclass(slots=True)
@@ -41,12 +47,15 @@ class Statistics:
         inferences: Requests that were answered.
         executions: Runs; requests that were run together count once.
         codes: How many requests ended with each code; ``""`` for success.
+        durations: How many that succeeded took up to each of ``DURATIONS`` and longer than the one before; in the last
+            place those that took longer than all.
     """
 
     last: int = 0
     inferences: int = 0
     executions: int = 0
     codes: dict[str, int] = field(default_factory=dict)
+    durations: list[int] = field(default_factory=lambda: [0] * (len(DURATIONS) + 1))
     _success: _Duration = field(default_factory=_Duration)
     _fail: _Duration = field(default_factory=_Duration)
     _queue: _Duration = field(default_factory=_Duration)
@@ -68,6 +77,7 @@ class Statistics:
         self.last = now
         self.inferences += 1
         self._success.add(ns)
+        self.durations[bisect_left(_BOUNDS, ns)] += 1
         self._queue.add(max(0, ns - answer.read - answer.ran - answer.wrote))
         together = self._by_size.get(answer.together)
         if together is None:
