@@ -160,21 +160,28 @@ class _Bare:
 
 async def _feed(request: Request, form: _Body, limit: int) -> None:
     received, block = 0, bytearray()
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body = message.get("body", b"")
-        more = message.get("more_body", False)
-        received += len(body)
-        if received > limit:
-            raise _too_large(limit)
-        block += body
-        if len(block) >= _BLOCK or not more:
-            # A slow disk must not keep everybody else waiting.
-            await asyncio.to_thread(form.feed, bytes(block))
-            block.clear()
+    more, writing = True, None
+    try:
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body = message.get("body", b"")
+            more = message.get("more_body", False)
+            received += len(body)
+            if received > limit:
+                raise _too_large(limit)
+            block += body
+            if len(block) >= _BLOCK or not more:
+                # A slow disk must not keep everybody waiting, and the next block arrives while this one is written.
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(asyncio.to_thread(form.feed, bytes(block)))
+                block.clear()
+    finally:
+        if writing is not None:
+            # Also where the request has ended: what is being written to must not be closed.
+            await asyncio.shield(writing)
 
 
 def _too_large(limit: int) -> TooLargeError:
@@ -292,12 +299,12 @@ class _Form:
         self._file, self._digest = (folder / name).open("xb"), hashlib.sha256()
 
     def _takes(self, content: bytes, start: int, end: int) -> None:
-        piece = content[start:end]
         if self._file is not None:
+            piece = memoryview(content)[start:end]
             self._file.write(piece)
             self._digest.update(piece)
         elif self._text is not None:
-            self._text += piece
+            self._text += content[start:end]
             if len(self._text) > _LARGEST_FIELD:
                 raise MalformedError(
                     f"the field {self._field[:40]!r} is longer than {_LARGEST_FIELD} bytes",
