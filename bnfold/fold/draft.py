@@ -255,8 +255,7 @@ class Draft:
         return form, changed
 
     def _just_tried(self, step: Step) -> tuple[Form, Linear] | None:
-        place = (step.index, self._times[step.index])
-        known = self._tried
+        place, known = (step.index, self._times[step.index]), self._tried
         return known[3:] if known is not None and known[:2] == place and known[2] is step.affine else None
 
     def _form(self, step: Step) -> Form:
@@ -306,7 +305,7 @@ class Draft:
         if step.constants:
             self.constants.setdefault(step.index, {}).update(step.constants)
             if step.index in self.affines:
-                self._read_again(step.index)
+                self.read_again(step.index)
 
     def note(self, index: int, taken: Taken) -> None:
         """Note what a layer takes in; what it took in by the same rule right before becomes one map with it."""
@@ -371,13 +370,14 @@ class Draft:
             return False
         return self.op_type(index) == "Add" or (self.op_type(index) == "Sub" and affine.data_input == 0)
 
-    def _read_again(self, index: int) -> None:
-        """Read a constant affine whose constant a map has changed on its way."""
-        reading = self.rules.sources[self.op_type(index)].read(self.node(index))
+    def read_again(self, index: int) -> None:
+        """Read a node whose constant has changed, or that has one now."""
+        source = self.rules.sources.get(self.op_type(index))
+        reading = None if source is None else source.read(self.node(index))
         if isinstance(reading, Affine):
             self.affines[index] = reading
         else:
-            del self.affines[index]
+            self.affines.pop(index, None)
 
     def is_factor(self, index: int) -> bool:
         """Tell whether a node multiplies by a constant and does nothing else, and the constant may become another."""

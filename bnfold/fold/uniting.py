@@ -11,8 +11,11 @@ from bnfold.fold.taken import Taken
 from bnfold.rules import Side
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bnfold.fold.draft import Draft
     from bnfold.fold.step import Branch, Chain
+    from bnfold.graph.wiring import Use
 
 __all__ = ["join_branch", "link_chain"]
 
@@ -33,16 +36,32 @@ def join_branch(draft: Draft, host: int, branch: Branch) -> None:
             draft.constants[branch.total] = {at - (at > branch.position): known[at] for at in known}
     else:
         draft.gone.add(branch.total)
+        uses = list(draft.wiring.uses_of(draft.wiring.outputs[branch.total][0]))
+        rest = draft.wiring.reads(branch.total)[branch.stays]
         if branch.renames:
             draft.wiring.drop_behind(branch.total, branch.stays)
         else:
             draft.wiring.drop_before(branch.total, branch.stays)
+            if draft.view.is_constant(rest):
+                _read_constant(draft, uses, rest)
     if branch.node is not None:
         draft.own.pop(branch.node, None)
         for node in (branch.node, branch.pool):
             if node is not None:
                 draft.gone.add(node)
                 draft.wiring.remove(node)
+
+
+def _read_constant(draft: Draft, uses: Sequence[Use], name: str) -> None:
+    """Let nodes see that a sum which they read has become a constant: an Add of two values may be an affine map now."""
+    for node, position in uses:
+        if node >= len(draft.view) or node in draft.affines or node in draft.becomes:
+            continue
+        proto = NodeProto()
+        proto.CopyFrom(draft.node(node).proto)
+        proto.input[position] = name
+        draft.protos[node] = proto
+        draft.read_again(node)
 
 
 def link_chain(draft: Draft, host: int, chain: Chain) -> None:

@@ -20,6 +20,14 @@ CASES: Cases = {
         "f = Conv(z, U) s = Sum(h, g, f) y = BN4(s)",
         "Conv Conv Conv Sum | Conv Conv Sum | Conv Conv Add",
     ),
+    "a branch beside a convolution, and a constant that is left of its sum": Case(
+        "x[2,4,5] | U[4,4,1] c[1,4,1] | s = Sum(x, c) g = Conv(x, U) y = Add(s, g)", "Conv"
+    ),
+    "the same, taken away": Case("x[2,4,5] | U[4,4,1] c[1,4,1] | s = Sum(c, x) g = Conv(x, U) y = Sub(g, s)", "Conv"),
+    "a constant that is left of a sum, in front of a batch norm": Case(
+        "x[2,4,5] | U[4,4,1] c[1,4,1] | s = Sum(x, c) g = Conv(x, U) h = Add(s, g) r = Relu(h) y = ZBN4(r)",
+        "Conv Max",
+    ),
     "a sum whose shift can go one way only": Case(
         "x[1,3,6,6] | W[4,3,3,3] V[4,3,3,3] p={0,0,1,1,0,0,1,1} | h = Conv(x, W) i = Pad(h, p) "
         "g = Conv<pads=[1,1,1,1]>(x, V) s = Add(i, g) y = BN4(s)",
