@@ -22,6 +22,8 @@ from tests.rules.example_models import ConvTranspose
 DOUBLE, INT64 = TensorProto.DOUBLE, TensorProto.INT64
 SIDES = st.sampled_from([Side.INPUT, Side.OUTPUT])
 SEEDS = st.integers(0, 2**20)
+NIGHTLY = settings().max_examples // 5
+"""A test draws so many examples at least: thousands of them at night."""
 
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> np.ndarray:
@@ -70,7 +72,7 @@ def assert_exact_or_misplaced(model: onnx.ModelProto, side: Side, feeds: Mapping
 # Products.
 
 
-@settings(max_examples=200)
+@settings(max_examples=max(200, NIGHTLY))
 @given(
     SEEDS, SIDES, st.integers(0, 1), st.tuples(st.integers(1, 4), st.integers(1, 4)).filter(lambda pair: max(pair) > 1)
 )
@@ -137,7 +139,7 @@ def equations(draw: st.DrawFn) -> tuple[str, dict[str, int]]:
     return f"{terms[0]}, {terms[1]} -> {terms[2]}", sizes
 
 
-@settings(max_examples=400)
+@settings(max_examples=max(400, NIGHTLY))
 @given(equations(), SEEDS, SIDES, st.integers(0, 1))
 def test_an_einsum_of_any_equation_is_exact_or_refuses_the_axes(
     drawn: tuple[str, dict[str, int]], seed: int, side: Side, weight_at: int
@@ -195,7 +197,7 @@ def test_a_label_of_size_one_is_summed_as_often_as_the_data_has_it() -> None:
     assert refused(unknown, Side.INPUT, Field(np.ones((1, 1)), np.ones((1, 1)))) is Reason.UNKNOWN_SHAPE
 
 
-@settings(max_examples=150)
+@settings(max_examples=max(150, NIGHTLY))
 @given(SEEDS, SIDES, st.integers(0, 1), st.integers(0, 1), st.integers(0, 1))
 def test_a_gemm_in_all_its_forms_takes_in_what_stands_on_either_side(
     seed: int, side: Side, weight_at: int, trans_a: int, trans_b: int
@@ -224,7 +226,7 @@ def test_a_gemm_in_all_its_forms_takes_in_what_stands_on_either_side(
 # Tables.
 
 
-@settings(max_examples=100)
+@settings(max_examples=max(100, NIGHTLY))
 @given(SEEDS, st.lists(st.integers(1, 4), min_size=1, max_size=4), st.lists(st.integers(1, 3), max_size=2), st.data())
 def test_a_table_takes_in_a_map_along_the_axes_that_are_not_gathered(
     seed: int, table: list[int], places: list[int], data: st.DataObject
@@ -245,7 +247,7 @@ def test_a_table_takes_in_a_map_along_the_axes_that_are_not_gathered(
         assert refused(model, Side.OUTPUT, field) is Reason.WRONG_AXIS
 
 
-@settings(max_examples=100)
+@settings(max_examples=max(100, NIGHTLY))
 @given(SEEDS, st.lists(st.integers(1, 3), min_size=1, max_size=4), st.data())
 def test_a_table_gathered_along_several_axes_takes_in_a_map_along_the_others(
     seed: int, table: list[int], data: st.DataObject
@@ -267,7 +269,7 @@ def test_a_table_gathered_along_several_axes_takes_in_a_map_along_the_others(
 # Normalisations.
 
 
-@settings(max_examples=60)
+@settings(max_examples=max(60, NIGHTLY))
 @given(SEEDS, st.integers(0, 1), st.integers(2, 4), st.data())
 def test_a_layer_norm_takes_in_a_map_along_the_axes_of_its_parameters(
     seed: int, offset: int, rank: int, data: st.DataObject
@@ -286,7 +288,7 @@ def test_a_layer_norm_takes_in_a_map_along_the_axes_of_its_parameters(
     assert folds == all(place >= first and scale[place - first] == shape[place] for place in field.axes())
 
 
-@settings(max_examples=60)
+@settings(max_examples=max(60, NIGHTLY))
 @given(SEEDS, st.integers(2, 4), st.data())
 def test_an_rms_norm_takes_in_a_scale_and_leaves_the_shift_behind(seed: int, rank: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)
@@ -329,7 +331,7 @@ def _group_norm(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     return np.asarray(s * bare.reshape(x.shape) + b)
 
 
-@settings(max_examples=60)
+@settings(max_examples=max(60, NIGHTLY))
 @given(SEEDS, st.integers(2, 4), st.sampled_from([Side.INPUT, Side.OUTPUT]))
 def test_a_batch_norm_that_stays_takes_in_what_stands_on_either_side(seed: int, rank: int, side: Side) -> None:
     rng = np.random.default_rng(seed)
@@ -353,7 +355,7 @@ def test_a_large_scale_in_front_of_a_batch_norm_costs_no_digits() -> None:
     assert abs(float(run(changed, {"x": x})[0, 0]) - exact) < 1e-4
 
 
-@settings(max_examples=30)
+@settings(max_examples=max(30, NIGHTLY))
 @given(SEEDS, st.integers(3, 5))
 def test_an_instance_norm_takes_in_what_stands_behind_it(seed: int, rank: int) -> None:
     rng = np.random.default_rng(seed)
@@ -366,7 +368,7 @@ def test_an_instance_norm_takes_in_what_stands_behind_it(seed: int, rank: int) -
 # Recurrent cells.
 
 
-@settings(max_examples=60)
+@settings(max_examples=max(60, NIGHTLY))
 @given(
     SEEDS,
     st.sampled_from([("LSTM", 4), ("GRU", 3), ("RNN", 1)]),
@@ -408,7 +410,7 @@ def test_a_recurrent_cell_takes_in_what_stands_in_front_of_it(
 # Convolutions.
 
 
-@settings(max_examples=100)
+@settings(max_examples=max(100, NIGHTLY))
 @given(SEEDS, SIDES, st.integers(1, 3), st.sampled_from(["Conv", "ConvTranspose"]), st.integers(0, 1))
 def test_a_convolution_of_any_groups_takes_in_a_scale_on_either_side_and_a_shift_behind_it(
     seed: int, side: Side, rank: int, op_type: str, biased: int
@@ -434,7 +436,7 @@ def test_a_convolution_of_any_groups_takes_in_a_scale_on_either_side_and_a_shift
         assert refused(model, side, field_over(rng, value, [2])) is Reason.WRONG_AXIS
 
 
-@settings(max_examples=150)
+@settings(max_examples=max(150, NIGHTLY))
 @given(SEEDS, st.integers(1, 2), st.sampled_from(["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]))
 def test_a_padded_convolution_takes_in_a_shift_exactly_where_zero_taps_lie_on_the_pads(
     seed: int, rank: int, auto_pad: str
@@ -486,7 +488,7 @@ def test_a_kernel_with_nothing_but_its_middle_needs_no_size_to_take_in_a_shift(a
     assert refused(model, Side.INPUT, Field(np.ones((1, 3, 1, 1)), np.ones((1, 3, 1, 1)))) is Reason.PADDED_SHIFT
 
 
-@settings(max_examples=100)
+@settings(max_examples=max(100, NIGHTLY))
 @given(SEEDS, st.integers(1, 2), st.integers(0, 1))
 def test_a_transposed_convolution_takes_in_a_shift_where_every_output_sees_the_same(
     seed: int, rank: int, even: int
@@ -536,7 +538,7 @@ INTEGERS = {
 }
 
 
-@settings(max_examples=200)
+@settings(max_examples=max(200, NIGHTLY))
 @given(
     SEEDS,
     st.sampled_from(sorted(INTEGERS)),

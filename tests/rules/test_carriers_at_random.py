@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 
 from bnfold.affine import Field
 from bnfold.rules import RULES, Refusal
@@ -17,7 +18,9 @@ from tests.rules.single_nodes import Single, backward, computed, field_for, forw
 Array = npt.NDArray[Any]
 Draw = Callable[[np.random.Generator], Single]
 
-ROUNDS = 80
+ROUNDS = max(80, settings().max_examples // 5)
+"""So many nodes of each operation are drawn: many more at night."""
+
 KINDS = ("scale", "positive", "zero", "shift", "shift")
 
 

@@ -79,6 +79,10 @@ def spoil_shape(draw: st.DrawFn, graph: onnx.GraphProto) -> None:
 MISTAKES = (spoil_attribute, spoil_attribute, spoil_constant, spoil_wire, spoil_shape)
 
 
+NIGHTLY = settings().max_examples // 5
+"""So many examples at least: many more of them at night."""
+
+
 @st.composite
 def damaged(draw: st.DrawFn) -> onnx.ModelProto:
     """Draw an example of a layer in which some things are not what they should be."""
@@ -91,7 +95,7 @@ def damaged(draw: st.DrawFn) -> onnx.ModelProto:
     return model
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=max(300, NIGHTLY), suppress_health_check=[HealthCheck.too_slow])
 @given(damaged())
 def test_a_damaged_layer_is_no_reason_to_fail(model: onnx.ModelProto) -> None:
     fold_plan = plan(model)
