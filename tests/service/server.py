@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -42,6 +43,12 @@ class Server:
     url: str
     store: Path
     sandbox: str
+    grpc: str = ""
+
+    def logged(self) -> list[dict[str, Any]]:
+        """Return the lines of the log."""
+        text = self.store.with_name(f"{self.store.name}.log").read_text("utf-8")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, trust_env=False)
@@ -92,19 +99,23 @@ def serving(store: Path, **settings: str) -> Iterator[Server]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BNFOLD_")}
     settings = {"port": "0", "grpc_port": "-1", "store": str(store), "sandbox": strongest_level(), **settings}
     told = {f"BNFOLD_{name.upper()}": value for name, value in settings.items()}
+    log = store.with_name(f"{store.name}.log").open("ab")
     process = subprocess.Popen(
         [sys.executable, "-m", "service"],
         cwd=ROOT,
         env={**clean, **told, "A_SECRET": "of the service"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
         text=True,
     )
+    log.close()
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("bnfold serves on http://127.0.0.1:"), line
-        server = Server(process, line.split()[-1], store, settings["sandbox"])
+        url = line.split()[-1]
+        grpc = process.stdout.readline().split()[-1] if settings["grpc_port"] != "-1" else ""
+        server = Server(process, url, store, settings["sandbox"], grpc)
         with server.client() as client:
             wait_for(lambda: _answers(client))
         yield server
