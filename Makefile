@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test lint serve bench zoo constraints
+.PHONY: help setup demo test lint serve bench zoo constraints clients
 
 help:                ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
@@ -22,6 +22,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) --require-hashes -r constraints.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+CLIENTS := .clients
+
+clients: $(CLIENTS)/.installed ## make .clients: Triton's and KServe's clients, which tests ask the service with
+
+$(CLIENTS)/.installed: tests/service/clients.txt
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/service/clients.txt
 	@touch $@
 
 test: $(STAMP)       ## lint, types, floors and every test
@@ -46,3 +55,4 @@ zoo: $(STAMP)        ## convert all of keras.applications, account for every bat
 # Keeps the pins that still hold; `make constraints UPGRADE=--upgrade` takes the newest of everything.
 constraints: $(STAMP) ## pin every dependency again, with hashes, for all platforms
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE) --quiet -o constraints.txt
+	$(BIN)/uv pip compile tests/service/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE) --quiet -o tests/service/clients.txt
