@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from starlette.requests import Request  # noqa: TC002  (FastAPI reads the annotations)
@@ -34,6 +35,7 @@ from service.storage import Storage
 __all__ = ["State", "kept", "make_state", "running", "state_of"]
 
 _RECONCILE = 1.0  # seconds
+_THREADS = 32
 
 
 @dataclass(slots=True)
@@ -147,6 +149,9 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
 @contextlib.asynccontextmanager
 async def running(state: State) -> AsyncIterator[None]:
     """Let the parts of a service work that work by themselves, and stop them at the end."""
+    # What waits for the disk or the database must not keep all others waiting while one of the two is slow.
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="service")
+    asyncio.get_running_loop().set_default_executor(threads)
     await state.engine.start()
     chores = [
         asyncio.create_task(reconcile(state.table, state.engine, _RECONCILE)),
