@@ -50,7 +50,7 @@ def settings_page() -> str:
 def http_page() -> str:
     """Return the text of ``docs/http.md``."""
     return "\n".join(
-        [_INTRODUCTION, *_endpoints(), "", _FORM, *_fields(), "", _INFERENCE, "", _ERRORS, *_problems(), ""]
+        [_INTRODUCTION, *_endpoints(), "", _FORM, *_fields(), "", _JOBS, "", _INFERENCE, "", _ERRORS, *_problems(), ""]
     )
 
 
@@ -111,16 +111,41 @@ curl -F model=@network.keras -H 'Accept: application/octet-stream' -o folded.onn
 ```
 
 `make serve` starts it on 127.0.0.1, port 8080; [settings.md](settings.md) lists what can be set. Every conversion runs
-in a process of its own with a time limit, and every served model in another. The folded model is kept under a name that
-is made from the content of the upload, the options and the versions that folded it: the same again is answered at once,
-and a name never changes what it stands for.
+in a process of its own that is confined and has limits, and every served model in another.
+
+A folded model is kept as version 1, 2, 3 … of the `name` that the request gives. Without one it gets a name that is
+made from the file's and from the content, the options and the versions that folded it, so that it never stands for
+anything else. The same again is answered at once.
 """
 
 _FORM = """## The form that `/fold` takes
 
-`multipart/form-data`. The options mean what they mean on the command line. When the client goes away, its conversion is
-stopped.
+`multipart/form-data`. The options mean what they mean on the command line. Or the file is the whole body, of any type
+that is not text, with the options and a `filename` in the query:
+
+```
+curl -T network.keras -X POST 'localhost:8080/fold?filename=network.keras&verify=fast'
+```
 """
+
+_JOBS = """\
+## Jobs
+
+A request is a job from the moment on that its upload has arrived, and it goes on when the client goes away, or the
+service is killed. `POST /fold` waits 20 seconds for its end (`Prefer: wait=5`, up to 30; `Prefer: respond-async` does
+not wait) and then answers 202 with the job:
+
+```
+curl -s -T network.keras -X POST -H 'Prefer: respond-async' 'localhost:8080/fold?filename=network.keras'
+curl localhost:8080/jobs/JOB           # state: queued, running, succeeded, failed or cancelled
+curl -N localhost:8080/jobs/JOB/events # server-sent events: `state` and `step`
+curl -X DELETE localhost:8080/jobs/JOB # cancel it; once it has ended: forget it
+```
+
+The same content with the same options is the same job while it has not ended, and the same model afterwards. With an
+`Idempotency-Key` a request can be sent again whatever became of it, also one that failed: the answer is that of the
+first. A conversion that is killed is begun again, up to `BNFOLD_ATTEMPTS` times. `expires_at` says when a job is
+forgotten, and `upload_expires_at` when its upload is thrown away; models stay until they are deleted."""
 
 _INFERENCE = """## Running a model
 
