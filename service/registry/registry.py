@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.database.connecting import reading, writing
@@ -99,14 +99,8 @@ class Registry:
             tenant: Whose.
             key: The hash of the content, the options and the versions.
         """
-        query = (
-            select(models.c.card)
-            .where(models.c.tenant == tenant, models.c.key == key, models.c.deleted.is_(None))
-            .order_by(models.c.created.desc(), models.c.version.desc())
-            .limit(1)
-        )
         with reading(self.engine) as connection:
-            found = connection.execute(query).scalar_one_or_none()
+            found = connection.scalars(_made_by(tenant, key)).one_or_none()
         return None if found is None else Card.model_validate_json(found)
 
     def versions(self, tenant: str, name: str) -> list[int]:
@@ -197,32 +191,39 @@ class Registry:
         while True:
             try:
                 with writing(self.engine) as connection:
-                    last = select(func.max(models.c.version)).where(
-                        models.c.tenant == job.tenant, models.c.name == job.name
-                    )
-                    version = (connection.execute(last).scalar_one() or 0) + 1
-                    kept = card.model_copy(update={"version": version})
-                    connection.execute(
-                        insert(models).values(
-                            tenant=job.tenant,
-                            name=job.name,
-                            version=version,
-                            key=job.key,
-                            job=job.id,
-                            sha256=card.sha256,
-                            report=card.report,
-                            page=card.page,
-                            card=kept.model_dump_json(),
-                            created=now(),
-                        )
-                    )
+                    # The same work may have ended between the moment that it was looked for and that this job was made.
+                    kept = self._same(connection, job) or self._next(connection, job, card)
                     about = {"format": card.summary["source"]["format"], "sandbox": card.sandbox}
-                    if not table.succeed(connection, job, version, steps=steps, **about):
+                    if not table.succeed(connection, job, kept.version, steps=steps, **about):
                         connection.rollback()
                         return None
                     return kept
             except IntegrityError:
                 continue  # somebody else took the number
+
+    def _same(self, connection: Connection, job: Job) -> Card | None:
+        found = connection.scalars(_made_by(job.tenant, job.key).where(models.c.name == job.name)).one_or_none()
+        return None if found is None else Card.model_validate_json(found)
+
+    def _next(self, connection: Connection, job: Job, card: Card) -> Card:
+        last = select(func.max(models.c.version)).where(models.c.tenant == job.tenant, models.c.name == job.name)
+        version = (connection.execute(last).scalar_one() or 0) + 1
+        kept = card.model_copy(update={"version": version})
+        connection.execute(
+            insert(models).values(
+                tenant=job.tenant,
+                name=job.name,
+                version=version,
+                key=job.key,
+                job=job.id,
+                sha256=card.sha256,
+                report=card.report,
+                page=card.page,
+                card=kept.model_dump_json(),
+                created=now(),
+            )
+        )
+        return kept
 
     async def delete(self, tenant: str, card: Card) -> None:
         """Forget a version of a model, and remove those of its files that no other version has.
@@ -248,6 +249,15 @@ class Registry:
         with reading(self.engine) as connection:
             found = connection.execute(select(models.c.name).where(named, models.c.deleted.is_(None)).limit(1))
             return found.first() is not None
+
+
+def _made_by(tenant: str, key: str) -> Select[str]:
+    return (
+        select(models.c.card)
+        .where(models.c.tenant == tenant, models.c.key == key, models.c.deleted.is_(None))
+        .order_by(models.c.created.desc(), models.c.version.desc())
+        .limit(1)
+    )
 
 
 def _there(tenant: str, name: str) -> Any:

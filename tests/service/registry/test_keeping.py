@@ -166,6 +166,16 @@ def test_who_lost_the_claim_keeps_nothing(place: Place, results: Callable[..., P
     assert place.registry.versions("t", "net") == [1]
 
 
+def test_the_same_work_done_twice_is_one_version(place: Place, results: Callable[..., Path]) -> None:
+    first = place.keep(place.job(key="k" * 64), results())
+    late = place.job(key="k" * 64)
+    assert place.keep(late, results(b"not quite the same")) == first
+    assert place.registry.versions("t", "net") == [1]
+    ended = place.table.job(late.id)
+    assert ended is not None
+    assert (ended.state, ended.version) == (SUCCEEDED, 1)
+
+
 def test_a_conversion_cannot_change_what_is_kept(place: Place, results: Callable[..., Path]) -> None:
     folder = results()
     with (folder / "out" / "model.onnx").open("r+b") as still_open:
