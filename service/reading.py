@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = ["blame", "read_first"]
@@ -28,14 +28,14 @@ _OWN_DEATHS = frozenset(
 
 
 def read_first(path: Path, out: Path) -> None:
-    """Read a whole file, where it holds HDF5, and say nothing of what else is wrong with it: the conversion does.
+    """Read a whole file, where it holds HDF5; what else it is refused for, the conversion says.
 
     Args:
         path: The file.
         out: Where the mark is left while it is read.
 
     Raises:
-        CorruptModelError: If reading it takes far more memory than it is large.
+        CorruptModelError: If it is damaged, or if reading it takes far more memory than it is large.
     """
     import bnfold
 
@@ -44,8 +44,12 @@ def read_first(path: Path, out: Path) -> None:
     mark = out / _MARK
     mark.touch()
     try:
-        with _limited(path.stat().st_size), suppress(bnfold.BnfoldError):
+        with _limited(path.stat().st_size):
             bnfold.inspect(path)
+    except bnfold.CorruptModelError:
+        raise
+    except bnfold.BnfoldError:
+        return
     except MemoryError:
         raise bnfold.CorruptModelError(
             f"{path.name} is damaged or made to do harm: reading it takes far more memory than it is large",

@@ -15,6 +15,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _OPEN_FILES = 256
+_LONGER = 5
+"""Seconds of processor time after which a process is killed that goes on when it is told to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,10 @@ def limit(limits: Limits) -> None:
         wanted[resource.RLIMIT_CPU] = limits.cpu_seconds
     for kind, most in wanted.items():
         _, hard = resource.getrlimit(kind)
-        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (least, least))
+        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        # The first limit on processor time ends the process with a signal of its own, which tells what it was.
+        last = soft + _LONGER if kind == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else soft
+        resource.setrlimit(kind, (soft, last))
 
 
 def gain_nothing() -> None:
