@@ -69,7 +69,7 @@ def _deepened(field: Field, blocks: int, mode: str, wide: Shape) -> Field | None
 
 def _blocks(node: NodeView, field: Field, direction: Direction) -> Field | Refusal:
     to_wide = node.op_type == "DepthToSpace"
-    given = node.attributes.get("mode", "DCR") if to_wide else "DCR"
+    given = node.attributes.get("mode", "DCR")
     mode = given if isinstance(given, str) else ""
     blocks = node.integer("blocksize", 0)
     before, after = node.shape(0), node.output_shape()

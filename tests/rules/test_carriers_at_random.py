@@ -189,7 +189,11 @@ def _to_space(rng: np.random.Generator) -> Single:
 
 def _to_depth(rng: np.random.Generator) -> Single:
     x = rng.normal(size=(2, int(rng.integers(1, 4)), *rng.integers(1, 4, 2) * 2))
-    return Single("SpaceToDepth", (x,), attributes={"blocksize": 2}, declared={0: _hidden(rng, x.shape)})
+    declared = {0: _hidden(rng, x.shape)}
+    if rng.random() < 0.4:
+        return Single("SpaceToDepth", (x,), attributes={"blocksize": 2}, declared=declared)
+    mode = "CRD" if rng.random() < 0.6 else "DCR"  # since opset 28
+    return Single("SpaceToDepth", (x,), attributes={"blocksize": 2, "mode": mode}, opset=28, declared=declared)
 
 
 def _concat(rng: np.random.Generator) -> Single:

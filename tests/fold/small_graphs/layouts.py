@@ -130,6 +130,17 @@ CASES: Cases = {
     "SpaceToDepth, forward": Case(
         "x[1,3,4,4] | W[2,12,1,1] | n = BN3(x) d = SpaceToDepth<blocksize=2>(n) y = Conv(d, W)", "Conv SpaceToDepth"
     ),
+    "SpaceToDepth, columns first, forward": Case(
+        'x[1,3,4,4] | W[2,12,1,1] | n = BN3(x) d = SpaceToDepth<blocksize=2, mode="CRD">(n) y = Conv(d, W)',
+        "Conv SpaceToDepth",
+        opset=28,
+    ),
+    "SpaceToDepth, columns first, one map for each channel in front, backward": Case(
+        "x[1,3,4,4] | W[2,3,1,1] s[8,1,1]={2,2,2,2,3,3,3,3} | h = Conv(x, W) "
+        'd = SpaceToDepth<blocksize=2, mode="CRD">(h) y = Mul(d, s)',
+        "Conv SpaceToDepth",
+        opset=28,
+    ),
     "a channel shuffle, backward": Case(
         "x[1,3,4,4] | W[6,3,3,3] s={1,2,3,2,2} u={1,6,2,2} | h = Conv(x, W) r = Reshape(h, s) "
         "t = Transpose<perm=[0,2,1,3,4]>(r) q = Reshape(t, u) y = BN6(q)",
