@@ -225,6 +225,7 @@ class Runners:
             raise
         if hello.unrunnable:
             line.abort()
+            await self.source.file(card)  # it may have been deleted in the meantime, and then it is not there
             raise NotRunnableError(hello.unrunnable, hint="Download the model and run it elsewhere.")
         model.batches = hello.batches
         return line
