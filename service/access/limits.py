@@ -12,7 +12,6 @@ from service.problems import QuotaError, RateLimitedError
 __all__ = ["Rates", "check_bytes", "check_jobs"]
 
 _MOST = 100_000
-_DAY = "in 24 hours"
 
 
 @dataclass(slots=True)
@@ -54,7 +53,7 @@ def check_jobs(caller: Caller, unfinished: int) -> None:
     most = caller.limits.jobs
     if most and unfinished >= most:
         raise QuotaError(
-            f"{unfinished} jobs have not ended, and no more than {most} may wait or run",
+            f"jobs of this tenant wait or run already: {unfinished} of {most}",
             hint="Wait for one to end, or cancel one.",
             members={"limit": most},
             headers={"Retry-After": "5"},
@@ -75,7 +74,7 @@ def check_bytes(caller: Caller, uploaded: int, size: int) -> None:
     most = caller.limits.bytes_a_day
     if most and uploaded + size > most:
         raise QuotaError(
-            f"{uploaded} bytes were sent {_DAY}, {size} more would be beyond the {most} that may be sent",
+            f"this tenant sent {uploaded} bytes in 24 hours; {size} more are beyond the {most} that it may send",
             hint="Try again later, or ask whoever runs the service for more.",
             members={"limit": most},
             headers={"Retry-After": "3600"},

@@ -136,13 +136,14 @@ def _admit(state: State) -> None:
 async def _allow(request: Request, state: State, caller: Caller) -> None:
     """Refuse an upload that the caller's limits leave no room for, before it arrives.
 
+    One that may be a request sent again is let in: it makes no new job.
+
     Raises:
         QuotaError: If they do not.
     """
-    if not (caller.limits.jobs or caller.limits.bytes_a_day):
+    if not caller.limits.bytes_a_day or "idempotency-key" in request.headers:
         return
-    unfinished, sent = await asyncio.to_thread(state.table.asked, caller.tenant)
-    check_jobs(caller, unfinished)
+    _, sent = await asyncio.to_thread(state.table.asked, caller.tenant)
     length = request.headers.get("content-length", "0")
     check_bytes(caller, sent, int(length) if length.isdigit() else 0)
 
