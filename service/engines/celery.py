@@ -9,18 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import dataclass
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
 
-from celery import Celery
+from celery import Celery, signals
+from celery.exceptions import Reject
 from kombu import Exchange, Queue
-from kombu.exceptions import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
+from service.database.connecting import UnusableDatabaseError
 from service.engines.engine import EngineAwayError
 from service.jobs.work import Workplace, open_workplace, run_job
 from service.sandbox import choose
 from service.scratch import Scratch, open_scratch
-from service.settings import Settings
+from service.settings import Settings, UnusableSettingsError
 
 __all__ = ["CeleryEngine", "make_celery", "run_delivered", "run_worker"]
 
@@ -28,10 +37,22 @@ _LOG = logging.getLogger("service.engines.celery")
 _NAME = "bnfold.jobs"
 _TASK = "bnfold.run"
 _GRACE = 0.1  # seconds that a claim may have run out for before it is looked at again
+_CONFIRM = 5.0  # seconds that the broker may take to say that it has a message
+_PATIENCE = 3.0  # seconds that somebody who waits for an answer waits for the broker
+_SENDERS = 4  # messages that may be on their way at a time
+_STUCK = 32  # messages that may wait for that
+_LOOK = 0.5  # seconds between two looks at whether the worker has to end
+_PAUSE = 1.0  # seconds before a message is given back that nothing could be done about
+_LAST = 10.0  # seconds that a worker may take to end after everything that it did has ended
 
 
 def make_celery(settings: Settings) -> Celery:
-    """Return Celery's own object, set up so that no accepted message is lost and none runs unseen."""
+    """Return Celery's own object, set up so that no accepted message is lost and none runs unseen.
+
+    Raises:
+        UnusableSettingsError: If what is set cannot be used by several processes.
+    """
+    _check(settings)
     celery = Celery("bnfold", broker=settings.broker, set_as_current=False)
     celery.conf.update(
         accept_content=["json"],
@@ -46,16 +67,44 @@ def make_celery(settings: Settings) -> Celery:
         task_default_routing_key=_NAME,
         broker_transport_options={"confirm_publish": True},
         broker_heartbeat=10,
+        broker_connection_timeout=4,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_prefetch_multiplier=1,
+        # A message that comes twice because the connection broke is found out by the claim of who works on the job.
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_prefetch_count_reduction=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         worker_enable_remote_control=False,
-        worker_soft_shutdown_timeout=float(settings.stop_seconds),
     )
     return celery
+
+
+def _check(settings: Settings) -> None:
+    if not settings.broker:
+        raise UnusableSettingsError(
+            "BNFOLD_ENGINE is celery, and BNFOLD_BROKER does not say where RabbitMQ is\n"
+            "  hint: Set BNFOLD_BROKER to amqp://USER:PASSWORD@HOST."
+        )
+    scheme = urlsplit(settings.broker).scheme
+    if scheme not in {"amqp", "amqps"}:
+        raise UnusableSettingsError(
+            f"BNFOLD_BROKER begins with {scheme[:20]!r}, and only RabbitMQ loses nothing when a worker dies\n"
+            "  hint: Set it to amqp://USER:PASSWORD@HOST or amqps://USER:PASSWORD@HOST."
+        )
+    for name, url, what in (
+        ("BNFOLD_DATABASE", settings.database, "postgresql+psycopg://USER:PASSWORD@HOST/NAME"),
+        ("BNFOLD_STORAGE", settings.storage, "s3://BUCKET/FOLDER, or to file:///FOLDER where all machines have it"),
+    ):
+        if not url:
+            raise UnusableSettingsError(
+                f"BNFOLD_ENGINE is celery, and {name} is not set, so each process would have one of its own\n"
+                f"  hint: Set {name} to {what}."
+            )
+    if settings.database.startswith("sqlite"):
+        _LOG.warning("BNFOLD_DATABASE is a file of SQLite: services and workers have to run on one machine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +112,8 @@ class CeleryEngine:
     """Sends a message for each job; workers are processes of their own (``python -m service worker``)."""
 
     celery: Celery
+    _senders: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_SENDERS, "broker"))
+    _slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_STUCK))
 
     async def start(self) -> None:
         """Nothing runs here."""
@@ -71,62 +122,150 @@ class CeleryEngine:
         """Send a message.
 
         Raises:
-            EngineAwayError: If the broker did not take it.
+            EngineAwayError: If the broker did not take it, or says nothing.
         """
+        if not self._slots.acquire(blocking=False):
+            raise EngineAwayError("the broker does not answer, and messages for it wait already")
+        sending = asyncio.get_running_loop().run_in_executor(self._senders, self._send, job)
         try:
-            await asyncio.to_thread(self._send, job)
-        except (OperationalError, OSError) as error:
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.shield(sending)
+        except TimeoutError as error:
+            sending.add_done_callback(lambda sent: sent.exception())  # whatever comes of it: it is sent again
+            raise EngineAwayError("the broker does not answer") from error
+        except Exception as error:  # whatever its client raises: it is sent again
             raise EngineAwayError(f"the broker cannot be reached: {error}") from error
 
     def _send(self, job: str) -> None:
         policy = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
-        self.celery.send_task(_TASK, args=[job], task_id=None, retry=True, retry_policy=policy)
+        try:
+            self.celery.send_task(_TASK, args=[job], retry=True, retry_policy=policy, confirm_timeout=_CONFIRM)
+        finally:
+            self._slots.release()
 
     async def drain(self) -> None:
         """Nothing runs here."""
 
     async def close(self) -> None:
         """Close the connections to the broker."""
+        self._senders.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.celery.close)
 
 
-async def run_delivered(place: Workplace, job: str) -> None:
-    """Work on a job whose message arrived: now, or when the claim of somebody who died has run out."""
+async def run_delivered(place: Workplace, job: str, *, again: bool) -> None:
+    """Work on a job whose message arrived: now, or when the claim of somebody who died has run out.
+
+    Args:
+        place: What a worker needs.
+        job: The id.
+        again: Whether the message was delivered before, to somebody who may have died.
+    """
     while not await run_job(place, job):
         left = await asyncio.to_thread(place.table.lease, job)
-        if left is None:
-            return  # it has ended, or is gone
+        if left is None or (left > 0 and not again):
+            return  # it has ended or waits for a message of its own; or it was told of twice
         await asyncio.sleep(max(left, 0.0) + _GRACE)
-        again = await asyncio.to_thread(place.table.lease, job)
-        if again is not None and again > 0:
+        left = await asyncio.to_thread(place.table.lease, job)
+        if left is None or left > 0:
             return  # whoever works on it is alive: the message was delivered twice
 
 
 def run_worker(settings: Settings) -> int:
-    """Work on jobs until SIGTERM, and return the exit code."""
-    # SIGTERM has to end a worker within the time it is given: what runs longer is begun anew by another one.
-    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    """Work on jobs until SIGTERM, and return the exit code.
+
+    Raises:
+        UnusableSettingsError: If what is set cannot be used.
+        UnusableDatabaseError: If the database cannot be used.
+        UnusableStorageError: If the storage cannot be used.
+        StoreInUseError: If another service or worker uses the folder.
+        OSError: If a folder cannot be made.
+    """
     celery = make_celery(settings)
     scratch = open_scratch(settings.store)  # its lock is kept for as long as a process of this worker lives
+    if choose(settings.sandbox).level is None:  # tried once, before the processes are forked
+        raise UnusableSettingsError(
+            "no level of the sandbox can be kept on this machine, so no job can be worked on\n"
+            "  hint: Look at docs/sandbox.md, or set BNFOLD_SANDBOX=off if every file that is sent is trusted."
+        )
+    # What is wrong is told now, and not by each job; connections are not shared with processes that are forked.
+    open_workplace(settings, scratch).table.engine.dispose()
 
-    def run(job: str) -> None:
-        asyncio.run(run_delivered(_place(settings, scratch), job))
+    def run(task: Any, job: str) -> None:
+        asyncio.run(_run(settings, scratch, job, again=bool(task.request.delivery_info.get("redelivered"))))
 
-    celery.task(run, name=_TASK)
-    choose(settings.sandbox)  # tried once, before the processes are forked
+    celery.task(run, name=_TASK, bind=True)
+    for name in ("celery.worker.strategy", "celery.app.trace"):  # they would tell each job once more
+        logging.getLogger(name).setLevel(logging.WARNING)
     worker = celery.Worker(
         pool="prefork",
         concurrency=settings.jobs,
+        hostname=f"bnfold-{os.getpid()}@{socket.gethostname()}",
         loglevel=settings.log_level,
+        quiet=True,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
     )
+
+    def ready(**_: Any) -> None:
+        worker.timer.call_repeatedly(_LOOK, lambda: None)  # between two looks at its timers, Celery sees no signal
+        print(f"bnfold works on up to {settings.jobs} jobs at a time", flush=True)  # noqa: T201  (whoever started it waits for it)
+
+    def ends(**_: Any) -> None:
+        _LOG.info("the worker ends as soon as the jobs that run have ended")
+        threading.Thread(target=_hurry, args=(worker, settings.stop_seconds), daemon=True).start()
+
+    signals.worker_ready.connect(ready, weak=False)
+    signals.worker_shutting_down.connect(ends, weak=False)
     worker.start()
     return int(worker.exitcode or 0)
+
+
+async def _run(settings: Settings, scratch: Scratch, job: str, *, again: bool) -> None:
+    """Work on a job; SIGTERM gives it back, for another worker to begin.
+
+    Raises:
+        Reject: If the message has to be delivered once more.
+    """
+    working = asyncio.ensure_future(_try(settings, scratch, job, again=again))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
+    try:
+        await working
+    except asyncio.CancelledError:
+        _LOG.info("job %s is given back", job)
+        raise Reject("the worker ends", requeue=True) from None
+    except (SQLAlchemyError, UnusableDatabaseError) as error:
+        _LOG.warning("job %s cannot be worked on: %s", job, str(error).partition("\n")[0])
+        await asyncio.sleep(_PAUSE)
+        raise Reject("the database is away", requeue=True) from error
+
+
+async def _try(settings: Settings, scratch: Scratch, job: str, *, again: bool) -> None:
+    await run_delivered(_place(settings, scratch), job, again=again)
 
 
 @cache
 def _place(settings: Settings, scratch: Scratch) -> Workplace:
     """Return the workplace of this process: connections are not shared with the process that it was forked from."""
     return open_workplace(settings, scratch)
+
+
+def _hurry(worker: Any, seconds: float) -> None:
+    """Let what still runs after so many seconds be given back, and end this process if it does not end by itself."""
+    time.sleep(seconds)
+    until = time.monotonic() + _LAST
+    while time.monotonic() < until:
+        for process in _processes(worker):
+            try:
+                os.kill(process, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+        time.sleep(_PAUSE)
+    # A broker that says nothing keeps Celery waiting; what it was not told, it finds out when the connection breaks.
+    _LOG.warning("the worker did not end by itself within %g s, and is ended", seconds + _LAST)
+    os._exit(1)
+
+
+def _processes(worker: Any) -> list[int]:
+    pool = getattr(getattr(worker, "pool", None), "_pool", None)
+    return [process.pid for process in getattr(pool, "_pool", ()) if process.pid]

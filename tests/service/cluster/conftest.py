@@ -12,10 +12,12 @@ from typing import TypeVar
 import psycopg
 import pytest
 
+from tests.service.cluster.deployment import Deployment, deployed
 from tests.service.cluster.servers import Broker, MissingProgramError, PostgreSQL, broker, postgresql
 
 T = TypeVar("T")
 _NUMBERS = itertools.count(1)
+_COMMON = {"sandbox": "limits", "stop_seconds": "60"}
 
 
 @contextmanager
@@ -62,3 +64,23 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'service.sqlite'}"
     return new_database(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """One service that works on two jobs at a time itself, with SQLite."""
+    folder = tmp_path_factory.mktemp("alone")
+    with deployed(folder, f"sqlite:///{folder / 'service.sqlite'}", {**_COMMON, "jobs": "2"}) as deployment:
+        deployment.add(0)
+        yield deployment
+
+
+@pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory, postgres: PostgreSQL, rabbit: Broker) -> Iterator[Deployment]:
+    """Two services, and two workers that work on one job at a time each."""
+    settings = {**_COMMON, "engine": "celery", "broker": rabbit.url, "jobs": "1", "queue": "100"}
+    with deployed(tmp_path_factory.mktemp("several"), new_database(postgres), settings) as deployment:
+        for number in range(2):
+            deployment.add(number)
+            deployment.add(number, "worker")
+        yield deployment
