@@ -14,7 +14,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-__all__ = ["UnusableDatabaseError", "can_answer", "migrations", "open_database", "reading", "writing"]
+__all__ = ["UnusableDatabaseError", "can_answer", "first_line", "migrations", "open_database", "reading", "writing"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY = 30.0  # seconds that a writer of SQLite waits for another one
@@ -64,9 +64,8 @@ def open_database(url: str) -> Engine:
         ) from error
     except SQLAlchemyError as error:
         engine.dispose()
-        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise UnusableDatabaseError(
-            f"the database {_bare(address)} cannot be used: {reason}\n  hint: Look at BNFOLD_DATABASE."
+            f"the database {_bare(address)} cannot be used: {first_line(error)}\n  hint: Look at BNFOLD_DATABASE."
         ) from error
     return engine
 
@@ -94,6 +93,11 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that only reads."""
     with engine.connect() as connection, connection.begin():
         yield connection
+
+
+def first_line(error: SQLAlchemyError) -> str:
+    """Return what the database itself said, without what was asked of it."""
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def can_answer(engine: Engine) -> bool:

@@ -24,12 +24,13 @@ from celery.exceptions import Reject
 from kombu import Exchange, Queue
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.database.connecting import UnusableDatabaseError
+from service.database.connecting import UnusableDatabaseError, first_line
 from service.engines.engine import EngineAwayError
 from service.jobs.work import Workplace, open_workplace, run_job
 from service.sandbox import choose
 from service.scratch import Scratch, open_scratch
 from service.settings import Settings, UnusableSettingsError
+from service.storage import UnusableStorageError
 
 __all__ = ["CeleryEngine", "make_celery", "run_delivered", "run_worker"]
 
@@ -234,8 +235,9 @@ async def _run(settings: Settings, scratch: Scratch, job: str, *, again: bool) -
     except asyncio.CancelledError:
         _LOG.info("job %s is given back", job)
         raise Reject("the worker ends", requeue=True) from None
-    except (SQLAlchemyError, UnusableDatabaseError) as error:
-        _LOG.warning("job %s cannot be worked on: %s", job, str(error).partition("\n")[0])
+    except (SQLAlchemyError, UnusableDatabaseError, UnusableStorageError) as error:
+        said = first_line(error) if isinstance(error, SQLAlchemyError) else str(error).partition("\n")[0]
+        _LOG.warning("job %s cannot be worked on: %s", job, said)
         await asyncio.sleep(_PAUSE)
         raise Reject("the database is away", requeue=True) from error
 

@@ -8,8 +8,9 @@ import logging
 from dataclasses import dataclass, field
 from functools import partial
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
+from service.database.connecting import first_line
 from service.jobs.work import Workplace, run_job
 
 __all__ = ["LocalEngine"]
@@ -60,8 +61,8 @@ class LocalEngine:
         while True:
             try:
                 await self._begin()
-            except DBAPIError as error:
-                _LOG.warning("the table of jobs cannot be read: %s", error.orig)
+            except SQLAlchemyError as error:
+                _LOG.warning("the table of jobs cannot be read: %s", first_line(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._bell.wait(), _LOOK)
             self._bell.clear()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
+from service.database.connecting import first_line
 from service.engines.engine import Engine, EngineAwayError
 from service.jobs.table import JobTable
 
@@ -25,5 +26,5 @@ async def reconcile(table: JobTable, engine: Engine, seconds: float) -> None:
                 await asyncio.to_thread(table.rang, job)
         except EngineAwayError as error:
             _LOG.warning("%s", error)
-        except DBAPIError as error:
-            _LOG.warning("the table of jobs cannot be read: %s", error.orig)
+        except SQLAlchemyError as error:
+            _LOG.warning("the table of jobs cannot be read: %s", first_line(error))

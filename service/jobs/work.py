@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as TimeoutOfPoolError
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from service.database.connecting import open_database
+from service.database.connecting import first_line, open_database
 from service.jobs.conversion import KilledError, convert
 from service.jobs.job import Job
 from service.jobs.table import JobTable
@@ -70,7 +71,7 @@ async def run_job(place: Workplace, job_id: str) -> bool:
 
     When this is cancelled, the child is killed and the job given back for somebody else.
     """
-    job = await asyncio.to_thread(place.table.claim, job_id)
+    job = await _claimed(place, job_id)
     if job is None:
         return False
     _LOG.info("job %s begins, attempt %d", job.id, job.attempt)
@@ -94,12 +95,24 @@ async def run_job(place: Workplace, job_id: str) -> bool:
         raise
     finally:
         await _stopped(keeping)
+        await _stopped(working)
     return True
+
+
+async def _claimed(place: Workplace, job_id: str) -> Job | None:
+    claiming = asyncio.ensure_future(asyncio.to_thread(place.table.claim, job_id))
+    try:
+        return await asyncio.shield(claiming)
+    except asyncio.CancelledError:  # the claim goes on in its thread, and nobody would know of it
+        if (job := await claiming) is not None:
+            await asyncio.to_thread(place.table.release, job, blameless=True)
+        raise
 
 
 async def _ended(place: Workplace, job: Job, working: asyncio.Task[None]) -> None:
     error = working.exception()
     if error is None:
+        _LOG.info("job %s has ended", job.id)
         return
     if isinstance(error, KilledError) and job.attempt < place.table.attempts:
         # It may not have been the model's fault: somebody out of memory may have been killed in its stead.
@@ -151,9 +164,9 @@ async def _keep(place: Workplace, job: Job) -> bool:
         await asyncio.sleep(pause)
         try:
             wanted = await asyncio.to_thread(place.table.renew, job)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             # The work goes on: as long as nobody else has begun, the claim can be renewed when the database is back.
-            _LOG.warning("the claim of job %s could not be renewed: %s", job.id, error.orig)
+            _LOG.warning("the claim of job %s could not be renewed: %s", job.id, first_line(error))
             continue
         if wanted is None:
             return False
@@ -194,13 +207,15 @@ class _Steps:
             assert self._latest is not None
             try:
                 await asyncio.to_thread(self._table.tell_step, self._job, *self._latest)
-            except DBAPIError as error:
-                _LOG.warning("a step of job %s could not be noted: %s", self._job.id, error.orig)
+            except SQLAlchemyError as error:
+                _LOG.warning("a step of job %s could not be noted: %s", self._job.id, first_line(error))
             await asyncio.sleep(_FASTEST)
 
 
 def _is_outage(error: BaseException) -> bool:
     """Say whether the database was away, or too busy: what is asked of it once more may work."""
+    if isinstance(error, TimeoutOfPoolError):
+        return True  # all connections wait for an answer
     return isinstance(error, DBAPIError) and (
         error.connection_invalidated or type(error).__name__ in {"OperationalError", "InterfaceError"}
     )
