@@ -79,16 +79,17 @@ async def run_job(place: Workplace, job_id: str) -> bool:
     keeping = asyncio.create_task(_keep(place, job))
     try:
         await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            unwanted = keeping.result()
-            await _stopped(working)
-            if unwanted:
-                await _written(lambda: place.table.end_cancelled(job))
-                _LOG.info("job %s was cancelled", job.id)
-            else:
-                _LOG.warning("job %s was taken over by somebody else", job.id)
+        if not working.done() and not keeping.result() and await _is_over(place, job):
+            await asyncio.wait({working})  # it was ended here, and what is left to do comes after that
+        if working.done():
+            await _ended(place, job, working)
             return True
-        await _ended(place, job, working)
+        await _stopped(working)
+        if keeping.result():
+            await _written(lambda: place.table.end_cancelled(job))
+            _LOG.info("job %s was cancelled", job.id)
+        else:
+            _LOG.warning("job %s was taken over by somebody else", job.id)
     except asyncio.CancelledError:
         await _stopped(working)
         await asyncio.shield(asyncio.to_thread(place.table.release, job, blameless=True))
@@ -97,6 +98,12 @@ async def run_job(place: Workplace, job_id: str) -> bool:
         await _stopped(keeping)
         await _stopped(working)
     return True
+
+
+async def _is_over(place: Workplace, job: Job) -> bool:
+    """Say whether a job whose claim is gone was ended by who had it."""
+    seen = await _written(lambda: place.table.job(job.id))
+    return seen is not None and seen.ended and seen.attempt == job.attempt
 
 
 async def _claimed(place: Workplace, job_id: str) -> Job | None:
