@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from service.problems import MalformedError, QueueFullError, ServiceError
+from google.protobuf.message import DecodeError
+
+from service.problems import InternalError, MalformedError, QueueFullError, ServiceError, storage_error
 from service.serving.frames import Form
 from service.serving.http import error_of
 from service.serving.messages import METHODS, SERVICE, message
@@ -18,6 +21,7 @@ from service.settings import Settings
 
 __all__ = ["check_port", "serving_rpc"]
 
+_LOG = logging.getLogger("service.serving")
 _AROUND = 2**16  # bytes of a message around the tensors in it
 _MOST_CALLS = 1024
 _STOP = 2.0  # seconds
@@ -91,16 +95,8 @@ async def serving_rpc(
         ],
     )
     calls = _Calls(protocol, enter, can_work, settings)
-    handlers = {}
-    for method in METHODS:
-        if method == "ModelInfer":  # only the runner reads it
-            handlers[method] = grpc.unary_unary_rpc_method_handler(calls.infer)
-        else:
-            handlers[method] = grpc.unary_unary_rpc_method_handler(
-                calls.told(method),
-                request_deserializer=message(f"{method}Request").FromString,
-                response_serializer=message(f"{method}Response").SerializeToString,
-            )
+    # Without the library's own reading of messages, so that what is none is told as what it is.
+    handlers = {method: grpc.unary_unary_rpc_method_handler(calls.call(method)) for method in METHODS}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
@@ -127,9 +123,30 @@ class _Calls:
         self._limit = int(settings.infer_size)
         self._seconds = settings.infer_seconds
 
-    def told(self, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        """Return what answers a method that is no inference."""
-        answer: Callable[[str, Any], Awaitable[dict[str, Any]]] = {
+    def call(self, method: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """Return what answers a method."""
+        answer = self._infer if method == "ModelInfer" else self._told(method)
+
+        async def call(request: bytes, context: Any) -> bytes:
+            error: ServiceError
+            try:
+                return await answer(await self._tenant(method, context), request, context)
+            except ServiceError as caught:
+                error = caught
+            except OSError as caught:
+                error = storage_error(caught)
+            except Exception:
+                _LOG.exception("%s over gRPC met a defect", method)
+                error = InternalError(
+                    "the service met a defect of bnfold", hint="Report this, with what the service logged."
+                )
+            await _abort(context, error)
+            raise error
+
+        return call
+
+    def _told(self, method: str) -> Callable[[str, bytes, Any], Awaitable[bytes]]:
+        tell: Callable[[str, Any], Awaitable[dict[str, Any]]] = {
             "ServerLive": self._live,
             "ServerReady": self._ready,
             "ServerMetadata": self._server,
@@ -141,32 +158,26 @@ class _Calls:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }[method]
-        response = message(f"{method}Response")
+        request_class, response_class = message(f"{method}Request"), message(f"{method}Response")
 
-        async def call(request: Any, context: Any) -> Any:
+        async def answer(tenant: str, request: bytes, _context: Any) -> bytes:
             try:
-                return response(**await answer(await self._tenant(method, context), request))
-            except ServiceError as error:
-                return await _abort(context, error)
+                asked = request_class.FromString(request)
+            except DecodeError:
+                raise _no_message(f"{method}Request") from None
+            told: bytes = response_class(**await tell(tenant, asked)).SerializeToString()
+            return told
 
-        return call
+        return answer
 
-    async def infer(self, request: bytes, context: Any) -> bytes:
-        """Run a model."""
-        try:
-            tenant = await self._tenant("ModelInfer", context)
-            if len(request) > self._limit + _AROUND:
-                raise MalformedError("the message is too large", hint="Send fewer rows at a time.")
-            name, version = model_of(request)
-            card = await self._protocol.source.card(tenant, name, version)
-            left = context.time_remaining()
-            seconds = self._seconds if left is None else min(self._seconds, left)
-            ask = Ask(Form.RPC, seconds=seconds)
-            answer, content = await self._protocol.runners.infer(tenant, card, ask, request)
-            if answer.code:
-                raise error_of(answer, self._limit)
-        except ServiceError as error:
-            return await _abort(context, error)  # type: ignore[no-any-return]  # it does not return
+    async def _infer(self, tenant: str, request: bytes, context: Any) -> bytes:
+        name, version = model_of(request)
+        card = await self._protocol.source.card(tenant, name, version)
+        left = context.time_remaining()
+        seconds = self._seconds if left is None else min(self._seconds, left)
+        answer, content = await self._protocol.runners.infer(tenant, card, Ask(Form.RPC, seconds=seconds), request)
+        if answer.code:
+            raise error_of(answer, self._limit)
         return content
 
     async def _tenant(self, method: str, context: Any) -> str:
@@ -261,8 +272,8 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
     raise _no_message()
 
 
-def _no_message() -> MalformedError:
-    return MalformedError("the request is no ModelInferRequest", hint="Follow the Open Inference Protocol, version 2.")
+def _no_message(kind: str = "ModelInferRequest") -> MalformedError:
+    return MalformedError(f"the request is no {kind}", hint="Follow the Open Inference Protocol, version 2.")
 
 
 async def _abort(context: Any, error: ServiceError) -> Any:

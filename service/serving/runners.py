@@ -197,7 +197,10 @@ class Runners:
         settings = self.settings
         level = await asyncio.to_thread(level_for, settings.sandbox)
         path = await self.source.file(card)
-        folder = await asyncio.to_thread(self.room.folder)
+        try:
+            folder = await asyncio.to_thread(self.room.folder)
+        except OSError as error:
+            raise storage_error(error) from error
         line = Line(int(settings.runner_memory), model.answered, lambda line: self._ended(model, line, folder))
         try:
             limits = Limits(memory=int(settings.runner_memory), file_size=int(settings.job_file_size), cpu_seconds=0)
