@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.jobs.job import Job
 from service.jobs.table import JobTable
 from service.registry.registry import Registry
-from service.storage import Storage
+from service.storage import Storage, is_digest
 
 __all__ = ["drop_upload", "retain", "sweep", "throw_away"]
 
@@ -29,7 +29,7 @@ async def retain(table: JobTable, registry: Registry, storage: Storage) -> None:
             await throw_away(table, storage)
             if turn % _SWEEPS == 0:
                 await sweep(table, registry, storage, _FORGOTTEN)
-        except (OSError, DBAPIError) as error:
+        except (OSError, SQLAlchemyError) as error:
             _LOG.warning("what has had its time cannot be thrown away: %s", error)
         turn += 1
         await asyncio.sleep(_PAUSE)
@@ -40,7 +40,7 @@ async def throw_away(table: JobTable, storage: Storage) -> None:
 
     Raises:
         OSError: If a file cannot be removed.
-        DBAPIError: If the database does not answer.
+        SQLAlchemyError: If the database does not answer.
     """
     while jobs := await asyncio.to_thread(table.expired_uploads):
         for job in jobs:
@@ -67,7 +67,7 @@ async def sweep(table: JobTable, registry: Registry, storage: Storage, age: floa
 
     Raises:
         OSError: If the storage does not answer.
-        DBAPIError: If the database does not answer.
+        SQLAlchemyError: If the database does not answer.
     """
     gone = 0
     async for key, written in storage.listed(""):
@@ -76,9 +76,12 @@ async def sweep(table: JobTable, registry: Registry, storage: Storage, age: floa
         match key.split("/"):
             case ["uploads", job, *_]:
                 named = bool(await asyncio.to_thread(table.known, [job]))
-            case ["artifacts", _, sha256]:
-                named = await asyncio.to_thread(registry.is_named, sha256)
-            case ["checks", _]:
+            case ["artifacts", _, sha256] if is_digest(sha256):
+                if await registry.drop(sha256):
+                    _LOG.info("%s belonged to nobody and was removed", key)
+                    gone += 1
+                continue
+            case ["checks", _] | ["artifacts", _, _]:  # what somebody did not finish to check or to copy
                 named = False
             case _:
                 named = True  # none of ours

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,11 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
-__all__ = ["Storage", "UnusableStorageError", "artifact", "digest_of", "open_storage", "upload_folder"]
+__all__ = ["Storage", "UnusableStorageError", "artifact", "digest_of", "is_digest", "open_storage", "upload_folder"]
 
 _CHUNK = 2**20
+_ATTEMPTS = 5
+_LEFT = 86400.0  # seconds after which a copy that nobody finished is taken for forgotten
 _PART = 8 * 2**20  # of what is sent to a storage over the network
 
 
@@ -35,6 +39,11 @@ class UnusableStorageError(Exception):
 def artifact(sha256: str) -> str:
     """Return where a kept file of that content lies."""
     return f"artifacts/{sha256[:2]}/{sha256}"
+
+
+def is_digest(name: str) -> bool:
+    """Say whether a name is a sha256."""
+    return re.fullmatch(r"[0-9a-f]{64}", name) is not None
 
 
 def upload_folder(job: str) -> str:
@@ -71,12 +80,35 @@ class Storage:
         Raises:
             OSError: If it cannot be written.
         """
+        await asyncio.to_thread(self.take_now, path, key)
+
+    def take_now(self, path: Path, key: str, *, unless_there: bool = False) -> None:
+        """Keep a file as ``take`` does, and wait for it.
+
+        Args:
+            path: The file.
+            key: Where it is kept.
+            unless_there: Only look whether it is there, where that is cheaper than to write it once more.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         if self.folder is not None:
-            await asyncio.to_thread(_take, path, self.folder / key)
+            _take(path, self.folder / key)
+            return
+        if unless_there and self._has(key):
             return
         # What is there already under this key has the same content: written once more, it is not taken for forgotten.
         with _as_os_error("write", key):
-            await obstore.put_async(self.store, key, path, chunk_size=_PART)
+            obstore.put(self.store, key, path, chunk_size=_PART)
+
+    def _has(self, key: str) -> bool:
+        try:
+            with _as_os_error("read", key):
+                obstore.head(self.store, key)
+        except FileNotFoundError:
+            return False
+        return True
 
     async def fetch(self, key: str, path: Path) -> None:
         """Copy a file out of the storage.
@@ -129,13 +161,21 @@ class Storage:
         Raises:
             OSError: If it cannot be removed.
         """
+        await asyncio.to_thread(self.drop_now, key)
+
+    def drop_now(self, key: str) -> None:
+        """Remove a file as ``drop`` does, and wait for it.
+
+        Raises:
+            OSError: If it cannot be removed.
+        """
         if self.folder is not None:
             (self.folder / key).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 (self.folder / key).parent.rmdir()
             return
-        with _as_os_error("remove", key), contextlib.suppress(FileNotFoundError):
-            await obstore.delete_async(self.store, key)
+        with contextlib.suppress(FileNotFoundError), _as_os_error("remove", key):
+            obstore.delete(self.store, key)
 
     async def listed(self, prefix: str) -> AsyncIterator[tuple[str, float]]:
         """Yield the keys under a prefix, and when each was written, in seconds since 1970."""
@@ -151,9 +191,12 @@ class Storage:
             OSError: If that does not work.
         """
         key = f"checks/{secrets.token_hex(16)}"
+        await asyncio.to_thread(self._check, key)
+
+    def _check(self, key: str) -> None:
         with _as_os_error("write", key):
-            await obstore.put_async(self.store, key, b"x")
-        await self.drop(key)
+            obstore.put(self.store, key, b"x")
+        self.drop_now(key)
 
 
 def open_storage(url: str, root: Path, copies_size: int) -> Storage:
@@ -187,25 +230,47 @@ def open_storage(url: str, root: Path, copies_size: int) -> Storage:
 
 
 @contextlib.contextmanager
-def _as_os_error(what: str, key: str) -> Any:
+def _as_os_error(what: str, key: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
-    except BaseError as error:
-        raise OSError(f"the storage cannot {what} {key}: {str(error).strip().partition(chr(10))[0]}") from error
+    except (BaseError, FileNotFoundError) as error:
+        said = str(error)
+        if isinstance(error, FileNotFoundError) and what != "write" and "NoSuchBucket" not in said:
+            raise FileNotFoundError(f"the storage has no {key}") from error
+        raise OSError(f"the storage cannot {what} {key}: {_in_short(said)}") from error
+
+
+def _in_short(said: str) -> str:
+    """Return the reason that a storage gives, of a message that tells much more."""
+    code = re.search(r"<Code>(\w+)</Code>(?:<Message>([^<]{1,200})</Message>)?", said)
+    if code is not None:
+        return f"{code[1]}: {code[2]}" if code[2] else code[1]
+    return said.strip().partition("\n")[0][:300]
 
 
 def _take(path: Path, target: Path) -> None:
     """Move a file to where it is kept, in one step that happens or does not, and lasts once it has happened."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     with path.open("rb") as file:
         os.fsync(file.fileno())
+    for attempt in range(_ATTEMPTS):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if not _linked(path, target):
+                return
+            break
+        except FileNotFoundError:  # whoever removed the last file in the folder removes the folder too
+            if attempt == _ATTEMPTS - 1:
+                raise
+    sync_folder(target.parent)
+
+
+def _linked(path: Path, target: Path) -> bool:
+    """Put a file to where it is kept; False where it is there already."""
     try:
         os.link(path, target)
     except FileExistsError:
         os.utime(target)  # it is as good as new, and not to be swept away as something that nobody wants
-        return
+        return False
     except OSError:
         # Another file system, or one that knows no links: a copy beside it, and then its name.
         aside = target.parent / f".{target.name}.{secrets.token_hex(8)}"
@@ -217,7 +282,7 @@ def _take(path: Path, target: Path) -> None:
             aside.rename(target)
         finally:
             aside.unlink(missing_ok=True)
-    sync_folder(target.parent)
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -236,6 +301,9 @@ def _make_room(folder: Path, most: int, keep: Path) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
             status = path.stat()
+            if path.name.startswith(".") and status.st_mtime < time.time() - _LEFT:
+                path.unlink()
+                continue
             found.append((status.st_mtime, status.st_size, path))
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found, key=lambda one: one[0]):

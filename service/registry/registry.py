@@ -180,23 +180,27 @@ class Registry:
             raise ValueError(f"a report that lacks {error}") from error
         for name, sha256 in files.items():
             await self.storage.take(copies / name, artifact(sha256))
-        kept = await asyncio.to_thread(self._insert, table, job, card, steps_of(text))
+        there = {sha256: copies / name for name, sha256 in files.items()}
+        kept = await asyncio.to_thread(self._insert, table, job, card, steps_of(text), there)
         self.changes.number += 1
-        # A sweeper may have found a file that nothing named yet, and removed it just before.
-        for name, sha256 in files.items():
-            await self.storage.take(copies / name, artifact(sha256))
         return kept
 
-    def _insert(self, table: JobTable, job: Job, card: Card, steps: Mapping[str, float]) -> Card | None:
+    def _insert(
+        self, table: JobTable, job: Job, card: Card, steps: Mapping[str, float], files: Mapping[str, Path]
+    ) -> Card | None:
         while True:
             try:
                 with writing(self.engine) as connection:
+                    _alone_with(connection, *files)
                     # The same work may have ended between the moment that it was looked for and that this job was made.
                     kept = self._same(connection, job) or self._next(connection, job, card)
                     about = {"format": card.summary["source"]["format"], "sandbox": card.sandbox}
                     if not table.succeed(connection, job, kept.version, steps=steps, **about):
                         connection.rollback()
                         return None
+                    # Somebody may have removed a file before, because nothing named it yet.
+                    for sha256, path in files.items():
+                        self.storage.take_now(path, artifact(sha256), unless_there=True)
                     return kept
             except IntegrityError:
                 continue  # somebody else took the number
@@ -231,24 +235,42 @@ class Registry:
         Raises:
             OSError: If a file cannot be removed.
         """
-        unnamed = await asyncio.to_thread(self._delete, tenant, card)
+        await asyncio.to_thread(self._delete, tenant, card)
         self.changes.number += 1
-        for sha256 in unnamed:
-            await self.storage.drop(artifact(sha256))
+        for sha256 in {card.sha256, card.report, card.page}:
+            await self.drop(sha256)
 
-    def _delete(self, tenant: str, card: Card) -> list[str]:
+    def _delete(self, tenant: str, card: Card) -> None:
         with writing(self.engine) as connection:
             connection.execute(
                 update(models).where(_there(tenant, card.name), models.c.version == card.version).values(deleted=now())
             )
-        return [sha256 for sha256 in {card.sha256, card.report, card.page} if not self.is_named(sha256)]
 
-    def is_named(self, sha256: str) -> bool:
-        """Say whether some version of a model has a file of that content."""
+    async def drop(self, sha256: str) -> bool:
+        """Remove a file unless some version of a model has it, and say whether it was removed.
+
+        Raises:
+            OSError: If it cannot be removed.
+        """
+        return await asyncio.to_thread(self._drop, sha256)
+
+    def _drop(self, sha256: str) -> bool:
         named = (models.c.sha256 == sha256) | (models.c.report == sha256) | (models.c.page == sha256)
-        with reading(self.engine) as connection:
+        with writing(self.engine) as connection:
+            _alone_with(connection, sha256)
             found = connection.execute(select(models.c.name).where(named, models.c.deleted.is_(None)).limit(1))
-            return found.first() is not None
+            if found.first() is not None:
+                return False
+            self.storage.drop_now(artifact(sha256))
+            return True
+
+
+def _alone_with(connection: Connection, *sha256: str) -> None:
+    """Keep others from naming or removing files of these contents until the transaction ends."""
+    if connection.dialect.name != "postgresql":
+        return  # who writes to SQLite is alone anyway
+    for lock in sorted(int(one[:15], 16) for one in set(sha256)):
+        connection.execute(select(func.pg_advisory_xact_lock(lock)))
 
 
 def _made_by(tenant: str, key: str) -> Select[str]:
