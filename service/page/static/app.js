@@ -71,7 +71,7 @@ const back = (...more) => el("p", { class: "buttons" }, more, el("a", { class: "
 async function modelPage(place, [name, version], signal) {
   await showModel(place, name, version, { signal, cached: cached === location.hash, gone: home });
   cached = "";
-  place.append(back());
+  place.append(back(holdsFile(place.querySelector("h1").textContent) ? el("button", { type: "button", click: () => again() }, "Fold it with other options") : null));
   announce(place.querySelector(".verdict .word")?.textContent ?? "");
   if (document.activeElement === document.body) place.querySelector("h1")?.focus({ preventScroll: true });
 }

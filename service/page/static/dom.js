@@ -87,12 +87,14 @@ export function shownProblem(problem, ...more) {
     el("p", { class: "says" }, sentence(problem.detail)),
     problem.hint ? el("p", { class: "hint" }, problem.hint) : null,
     problem.code ? el("p", { class: "faint" }, el("code", {}, problem.code)) : null,
+    problem.code === "unauthorized" ? el("p", {}, el("button", { type: "button", click: () => location.reload() }, "Give a key")) : null,
     ...more);
 }
 
 export function sentence(text) {
   const told = String(text ?? "");
-  return told.slice(0, 1).toUpperCase() + told.slice(1) + (/[.!?:…]$/.test(told) || !told ? "" : ".");
+  const begin = /^[a-z]+ /.test(told) ? told.slice(0, 1).toUpperCase() : told.slice(0, 1); // the name of a file stays
+  return begin + told.slice(1) + (/[.!?:…]$/.test(told) || !told ? "" : ".");
 }
 
 // Ask in a dialog; true (or what was typed) where the answer is yes.
@@ -105,6 +107,7 @@ export function ask({ title, text, yes, secret = false, dangerous = false }) {
   one("ask-yes").className = dangerous ? "danger" : "primary";
   one("ask-field").hidden = !secret;
   input.value = "";
+  one("ask-no").onclick = () => dialog.close("no");
   if (dialog.open) dialog.close("no");
   dialog.returnValue = "no";
   dialog.showModal();

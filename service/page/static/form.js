@@ -64,8 +64,8 @@ export function again(problem) {
   location.hash = "#/";
   one("options").open = true;
   setTimeout(() => {
-    fill(one("form-problem"), shownProblem(problem));
-    one(/--(set|signature|keep|inputs|architecture|ema|opset)\b/.exec(problem.hint ?? "")?.[1] ?? "outputs").focus();
+    fill(one("form-problem"), problem ? shownProblem(problem) : null);
+    one(/--(set|signature|keep|fold|inputs|architecture|ema|opset)\b/.exec(problem?.hint ?? "")?.[1] ?? "outputs").focus();
   }, 0);
 }
 

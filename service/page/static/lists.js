@@ -78,11 +78,12 @@ function jobRow(job) {
 
 function modelRow(model) {
   const [kind, word] = WORDS[model.verdict] ?? ["plain", model.verdict];
+  const short = word.replace(/ \(.*/, "");
   return el("li", {},
     el("div", { class: "what" },
       el("a", { href: `#/models/${encodeURIComponent(model.name)}/${model.version}` }, model.name),
       el("span", { class: "faint" }, `version ${model.version} · ${size(model.bytes)} · `, moment(model.created))),
-    chip(kind, word),
+    chip(kind, short),
     el("button", {
       type: "button", class: "quiet", "aria-label": `Delete version ${model.version} of ${model.name}`,
       click: async () => { if (await deleteModel(model)) refresh(); },

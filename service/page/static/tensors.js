@@ -53,6 +53,7 @@ export function nested(told) {
       values.push(item);
       return;
     }
+    if (depth >= shape.length) throw new Error("its lists are not of equal depth");
     if (item.length !== shape[depth]) throw new Error("its lists are not of equal length");
     for (const inner of item) walk(inner, depth + 1);
   };
