@@ -15,10 +15,31 @@ if TYPE_CHECKING:
 
     from bnfold.graph.outside import Outside
 
-__all__ = ["Array", "Loaded", "ModeChange", "Request", "Runner", "TensorSpec"]
+__all__ = ["Array", "LayerReader", "LayerValue", "Loaded", "ModeChange", "Request", "Runner", "TensorSpec"]
 
 Array = npt.NDArray[np.generic]
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerValue:
+    """What one layer or operation of the original program computed.
+
+    Attributes:
+        name: Its name, or path.
+        kind: What it is: the class of a layer, the type of an operation.
+        value: What it computed; of several values the first.
+        reads: Names of those whose values it read.
+    """
+
+    name: str
+    kind: str
+    value: Array = field(repr=False)
+    reads: tuple[str, ...]
+
+
+LayerReader = Callable[[Mapping[str, Array]], tuple[LayerValue, ...]]
+"""Runs the original program, and returns what its layers computed, in the order in which they did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +123,7 @@ class Loaded:
         mode: What was done to reach inference mode.
         run: Runs the *original program*, in inference mode, on arrays by ONNX input name; returns arrays by ONNX output
             name. None where the file itself is ONNX: then the model is its own original.
+        layers: Runs it as well, and returns what its layers compute; None where they cannot be seen.
     """
 
     model: onnx.ModelProto
@@ -112,3 +134,4 @@ class Loaded:
     outputs: tuple[TensorSpec, ...]
     mode: tuple[ModeChange, ...] = ()
     run: Runner | None = None
+    layers: LayerReader | None = None

@@ -7,21 +7,21 @@ float64 computes *behind that same choice*, and the floats that it is made from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from bnfold.parity.kernels import Array
+from bnfold.parity.kernels import Array, widen
 from bnfold.parity.nodes import STANDARD, attributes_of
 from bnfold.parity.program import Scope, called, reads_of
 
 if TYPE_CHECKING:
     from onnx import GraphProto
 
-__all__ = ["FLOATS", "Chosen", "Decisions", "decisions_of", "opened", "same_choice", "within"]
+__all__ = ["FLOATS", "Chosen", "Decisions", "decisions_of", "opened", "results_given", "same_choice", "within"]
 
 _EXACT = frozenset(
     {
@@ -216,6 +216,27 @@ def within(decisions: Decisions, model: ModelProto, other: ModelProto) -> tuple[
                 reads = [read for read in node.input if read in decisions.floats and read in theirs]
                 found.update(dict.fromkeys([name, *reads] if there.op_type == node.op_type else []))
     return tuple(found)
+
+
+def results_given(
+    node: NodeProto, inputs: Sequence[Any], results: Sequence[Any], forced: Mapping[str, Array]
+) -> list[Any]:
+    """Return the results of a node with those that are given in their place.
+
+    Args:
+        node: The node.
+        inputs: What it read.
+        results: What it computed.
+        forced: What is given, by the name of the value.
+    """
+    given = [
+        widen(np.asarray(forced[name])) if name in forced else value
+        for name, value in zip(node.output, results, strict=False)
+    ]
+    if node.op_type == "TopK":  # the values are those at the places that are given
+        axis = int(attributes_of(node).get("axis", -1))
+        given[0] = np.take_along_axis(inputs[0], np.asarray(given[1], dtype=np.int64), axis=axis)
+    return given
 
 
 def same_choice(one: object, other: object) -> bool:

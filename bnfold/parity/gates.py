@@ -23,11 +23,12 @@ from bnfold.parity.kernels import Array, computes_with
 from bnfold.parity.lanes import LANES, halved
 from bnfold.parity.laws import batch_independence, determinism
 from bnfold.parity.local import check_region
-from bnfold.parity.localise import Inside, Programs, inner_errors, inside_of, locate
+from bnfold.parity.localise import Inside
 from bnfold.parity.margins import Decision, decision_behind
+from bnfold.parity.original_layers import LayerReader
 from bnfold.parity.reference import Reference, Scope
 from bnfold.parity.run import Session, run_node
-from bnfold.parity.shared import shared_values
+from bnfold.parity.search import Search
 from bnfold.parity.sides import Side, compare
 from bnfold.parity.stand import Runner, Stand
 from bnfold.parity.static import check_static
@@ -40,7 +41,6 @@ from bnfold.parity.verdict import (
     Parity,
     ProbeRecord,
     RegionCheck,
-    Suspect,
     Verdict,
     worst_of,
 )
@@ -59,6 +59,7 @@ def verify(
     regions: Sequence[Region] = (),
     original: Runner | None = None,
     inside: Inside | None = None,
+    layers: LayerReader | None = None,
     level: str = "full",
     seed: int = 0,
     feeds: Sequence[Mapping[str, npt.NDArray[np.generic]]] | None = None,
@@ -75,6 +76,7 @@ def verify(
         regions: What folding changed.
         original: Runs the original program; None where the unfolded model is the original.
         inside: Returns its inner values by the names that the unfolded model has for them, as far as it can.
+        layers: Returns what its layers compute, whatever the model calls that.
         level: ``"full"``, or ``"fast"``: two probes instead of twelve, and two instead of six a fold.
         seed: Of everything random; the same seed gives the same probes.
         feeds: The user's own inputs; they come first.
@@ -96,6 +98,7 @@ def verify(
                 regions=tuple(regions),
                 original=original,
                 inside=inside,
+                layers=layers,
                 level=level,
                 seed=seed,
                 given=tuple(feeds or ()),
@@ -122,6 +125,7 @@ class _Task:
     regions: tuple[Region, ...]
     original: Runner | None
     inside: Inside | None
+    layers: LayerReader | None
     level: str
     seed: int
     given: tuple[Mapping[str, Array], ...]
@@ -202,7 +206,20 @@ def _verify(task: _Task) -> Parity:
         once=once,
     )
     used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
-    suspect = _suspect(stand, task, elements, used, (folding, translation))
+    suspect = None
+    if not stand.lost and any(side.wrong()[0] for side in (folding, translation)):
+        task.tell("looking for the fault", 0, 1)
+        search = Search(
+            unfolded=task.unfolded,
+            folded=task.folded,
+            regions=task.regions,
+            reference=stand.reference,
+            inside=task.inside,
+            layers=task.layers,
+            floating=elements.floating,
+            probes=used,
+        )
+        suspect = search.suspect(folding, translation)
     return Parity(
         verdict=_overall(compared, translated, checks, laws, (*behaviour, *measured)),
         level=task.level,
@@ -272,27 +289,6 @@ def _folded_session(folded: ModelProto, also: Sequence[str]) -> Session:
 def _record(probe: Probe, *, used: bool) -> ProbeRecord:
     shapes = tuple((name, tuple(value.shape)) for name, value in probe.feeds.items())
     return ProbeRecord(probe.name, probe.origin, shapes, used)
-
-
-def _suspect(
-    stand: Stand, task: _Task, elements: _Elements, probes: Sequence[Probe], sides: tuple[Side, Side]
-) -> Suspect | None:
-    """Look inside where a whole model is wrong, and no fold of it was accused."""
-    folding, translation = (side.wrong() for side in sides)
-    if stand.lost or not (folding[0] or (translation[0] and task.inside is not None)):
-        return None
-    task.tell("looking for the fault", 0, 1)
-    (wrong, place), other = (folding, task.folded) if folding[0] else (translation, task.unfolded)
-    inside = inside_of(task.folded) if folding[0] or task.inside is None else task.inside
-    regions = task.regions if folding[0] else ()
-    programs = Programs(task.unfolded, stand.reference, inside_of(task.unfolded), inside)
-    names = [name for name in shared_values(task.unfolded, other, regions)[0] if elements.floating(name)]
-    probe = next((probe for probe in probes if probe.name == place), probes[0])
-    try:
-        errors = inner_errors(programs, names, probe.feeds)
-    except BnfoldError:
-        errors = {}  # a program that cannot be opened, or that refuses the inputs once they are moved
-    return locate(task.unfolded, errors, wrong, probe=probe.name, regions=regions)
 
 
 def _check_regions(stand: Stand, task: _Task, elements: _Elements) -> list[RegionCheck]:

@@ -31,6 +31,7 @@ from onnx import (
 )
 
 from bnfold.errors import BnfoldError, SignatureError, UnsupportedOpError
+from bnfold.parity.decisions import results_given
 from bnfold.parity.kernels import Array, computes_with, roundoff, widen
 from bnfold.parity.loops import nothing, scan_over
 from bnfold.parity.nodes import STANDARD, Computation, Foreign, attributes_of, computation, round_outputs
@@ -219,7 +220,7 @@ class Reference:
                     hint="Report the model: an operation that onnxruntime runs should have a reference.",
                 ) from error
             if forced and not forced.keys().isdisjoint(step.node.output):
-                results = self._given(step.node, inputs, results, forced)
+                results = results_given(step.node, inputs, results, forced)
             for name, value in zip(step.node.output, results, strict=False):
                 if name:  # numpy makes a number of an array without axes
                     frame.values[name] = np.asarray(value) if isinstance(value, np.generic) else value
@@ -235,18 +236,6 @@ class Reference:
         turn = self._turns.get(scope, 0)
         self._turns[scope] = turn + 1
         return {name: rows[turn] for name, rows in known.items() if turn < len(rows)}
-
-    @staticmethod
-    def _given(node: NodeProto, inputs: list[Any], results: Sequence[Any], forced: Mapping[str, Array]) -> list[Any]:
-        """Return the results of a node with those that are given in their place."""
-        given = [
-            widen(np.asarray(forced[name])) if name in forced else value
-            for name, value in zip(node.output, results, strict=False)
-        ]
-        if node.op_type == "TopK":  # the values are those at the places that are given
-            axis = int(attributes_of(node).get("axis", -1))
-            given[0] = np.take_along_axis(inputs[0], np.asarray(given[1], dtype=np.int64), axis=axis)
-        return given
 
     def _keep_captured(self, frame: Frame) -> None:
         names = self._capture.get(frame.scope) if frame.scope else None

@@ -141,7 +141,7 @@ def _of_region(case: Case, check: RegionCheck) -> Reproduction | None:
 
 def _of_suspect(case: Case, probe: Probe) -> Reproduction | None:
     suspect = case.proof.suspect
-    if suspect is None or not suspect.between:
+    if suspect is None or suspect.layer or not suspect.between:
         return None
     elements = _elements(case.unfolded)
     inner = [name for name in suspect.between if name not in probe.feeds]
@@ -159,7 +159,7 @@ def _of_suspect(case: Case, probe: Probe) -> Reproduction | None:
 
 def _of_translation(case: Case, probe: Probe) -> Reproduction | None:
     suspect = case.proof.suspect
-    if suspect is not None and case.inside is not None:
+    if suspect is not None and not suspect.layer and case.inside is not None:
         inner = [name for name in suspect.between if name not in probe.feeds]
         found = {**probe.feeds, **case.inside([*inner, suspect.value])(probe.feeds)}
         if suspect.value in found and all(name in found for name in suspect.between):

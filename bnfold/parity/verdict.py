@@ -237,6 +237,7 @@ class Suspect:
         limit: What rounding explains.
         probe: The inputs on which it shows.
         sources: What was folded between the two.
+        layer: Whether it is a layer of the original program, which has no counterpart in the model that is wrong.
     """
 
     value: str
@@ -248,10 +249,13 @@ class Suspect:
     limit: float
     probe: str
     sources: tuple[str, ...] = ()
+    layer: bool = False
 
     @property
     def says(self) -> str:
         """Where it is, in words."""
+        if self.layer:
+            return f"the first layer of the original that is off is {self.value} ({self.op_type})"
         return f"the first value that is off is {self.value} ({self.op_type} {self.node})"
 
 

@@ -64,6 +64,7 @@ def verify(
             unfolded=source.model,
             folded=judged,
             original=source.loaded.run,
+            layers=source.loaded.layers,
             level=level,
             seed=options.seed,
             feeds=feeds,

@@ -145,6 +145,7 @@ class _Proving:
                 regions=folded.regions,
                 original=self.source.original(),
                 inside=self.source.inside(),
+                layers=self.source.loaded.layers,
                 level=level,
                 seed=self.options.seed,
                 feeds=self._feeds,

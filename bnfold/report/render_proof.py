@@ -51,6 +51,8 @@ def _figures(report: Report, row: Measured) -> str:
 def fault_rows(suspect: Suspect) -> Iterator[tuple[str, Text]]:
     """Yield where a fault enters."""
     figures = f"error {suspect.candidate:.2g}, before {suspect.unfolded:.2g}, {suspect.limit:.2g} allowed"
+    if suspect.layer:
+        figures = f"no value of the model is within {suspect.limit:.2g} of what it computes"
     right = ", ".join(suspect.between) or "nothing"
     yield "fault", shown(f"{suspect.says}; {right} in front of it is right", "yellow")
     yield "", shown(f"{figures}, on the probe {suspect.probe!r}", "dim")

@@ -13,6 +13,7 @@ from bnfold.errors import SignatureError
 from bnfold.frontends.keras.archive import Artifact, read_artifact
 from bnfold.frontends.keras.build import Built, build
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
+from bnfold.frontends.keras.layer_values import layer_reader
 from bnfold.frontends.keras.names import layer_names
 from bnfold.frontends.keras.trace import call_in_inference_mode, trace
 from bnfold.frontends.loaded import Array, Loaded, ModeChange, Request, Runner
@@ -69,6 +70,7 @@ def load(path: Path, request: Request) -> Loaded:
         outputs=specs_of(model.graph.output),
         mode=(*built.changes, *_dropped(built)),
         run=_runner(built, inputs, named, chosen),
+        layers=layer_reader(built, inputs),
     )
 
 

@@ -23,7 +23,7 @@ from bnfold.frontends.own_code import first_line
 from bnfold.frontends.tensorflow.batch_norms import MARKER, BatchNorm, marker_key
 from bnfold.frontends.tensorflow.concrete import Frozen, freeze, nodes_of
 
-__all__ = ["Traced", "call_in_inference_mode", "trace"]
+__all__ = ["Traced", "call_in_inference_mode", "paths_of", "trace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def trace(built: Built) -> Traced:
         UnsupportedOpError: If the model cannot be traced.
     """
     tf = tensorflow()
-    marks = _Marks(_paths(built.model))
+    marks = _Marks(paths_of(built.model))
     _refuse_bfloat16(built.model, marks)
     specs = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=f"input_{index}")
@@ -121,7 +121,7 @@ def _bare(flat: Any) -> Any:
     return flat[0] if len(flat) == 1 else list(flat)
 
 
-def _paths(model: Any) -> dict[int, str]:
+def paths_of(model: Any) -> dict[int, str]:
     """Return the path of every layer by its identity; where a layer is in several models, its first one."""
     paths: dict[int, str] = {}
     stack: list[tuple[Any, str]] = [(model, "")]

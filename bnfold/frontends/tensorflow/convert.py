@@ -11,6 +11,7 @@ from bnfold.frontends.tensorflow.batch_norms import convert
 from bnfold.frontends.tensorflow.concrete import Frozen
 from bnfold.frontends.tensorflow.inference_graph import Inference, in_inference_mode
 from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
+from bnfold.frontends.tensorflow.layer_values import layer_reader
 from bnfold.frontends.tensorflow.net import Net
 from bnfold.frontends.tensorflow.spelled_out import plain_scope, with_markers
 from bnfold.frontends.tensorflow.stored import Stored
@@ -66,6 +67,7 @@ def loaded_from(
         outputs=specs_of(model.graph.output),
         mode=inference.changes,
         run=(None if original is None else original(inference)) or _renamed(inference.run, chosen),
+        layers=layer_reader(frozen, [chosen.get(tensor, tensor) for tensor in frozen.inputs]),
     )
 
 

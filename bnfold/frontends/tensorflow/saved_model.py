@@ -17,6 +17,7 @@ from bnfold.frontends.tensorflow.concrete import Frozen, freeze
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
 from bnfold.frontends.tensorflow.harmful import reaches_out
 from bnfold.frontends.tensorflow.io_names import nodes_in, rename_io, specs_of
+from bnfold.frontends.tensorflow.layer_values import layer_reader
 from bnfold.frontends.tensorflow.saved_program import load_program, program_of
 from bnfold.frontends.tensorflow.spelled_out import plain_scope, with_markers
 
@@ -78,6 +79,7 @@ def load(path: Path, request: Request) -> Loaded:
         inputs=specs_of(model.graph.input),
         outputs=specs_of(model.graph.output),
         run=_runner(function, inputs, dict(zip(chosen, _distinct(inputs, chosen)[len(inputs) :], strict=True))),
+        layers=layer_reader(frozen, inputs),
     )
 
 
