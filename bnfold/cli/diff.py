@@ -28,7 +28,8 @@ def diff(state: State, /, a: Path, b: Path) -> int:
 
     Compared are operations, batch norms, nodes by name, weights in units in the last place, inputs, outputs, operator
     sets and metadata; the order of nodes and of weights is not. Nothing is run: bnfold verify says whether two models
-    compute the same. The exit code is 0 where nothing differs, 1 where something does.
+    compute the same. The exit code is 0 where nothing differs, or only what says who wrote the file and how, which is
+    what bnfold's own entry in the metadata does; 1 where anything else does.
     """
     from bnfold.pipeline import diff as compare
 

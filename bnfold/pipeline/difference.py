@@ -18,6 +18,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from bnfold.graph.io import load_model
 from bnfold.graph.outside import Outside, in_memory
 from bnfold.graph.view import STANDARD_DOMAINS
+from bnfold.pipeline.conversion import STAMP
 from bnfold.pipeline.ulps import distance
 from bnfold.report.difference import BatchNormChange, Difference, FileChange, NodeChange, OpCount, WeightChange
 from bnfold.report.render_layout import plural
@@ -30,6 +31,8 @@ __all__ = ["diff"]
 
 _LONGEST = 200
 """Characters of an entry of the metadata that are shown."""
+
+_WHO = frozenset({("metadata", STAMP), ("file", "producer_name"), ("file", "producer_version")})
 
 Place = tuple[str, str]
 """A scope, and a name in it."""
@@ -65,7 +68,7 @@ def _difference(one: _Side, other: _Side) -> Difference:
     return Difference(
         a=os.fspath(one.path),
         b=os.fspath(other.path),
-        equal=not (ops or nodes or weights or batch_norms or others),
+        equal=not (ops or nodes or weights or batch_norms or any(not _says_who_wrote(item) for item in others)),
         ops=ops,
         nodes=nodes,
         weights=weights,
@@ -323,6 +326,11 @@ def _others(a: ModelProto, b: ModelProto) -> Iterator[FileChange]:
     facts = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
     yield from _listed("file", *({name: str(getattr(side, name)) for name in facts} for side in (a, b)))
     yield from _listed("file", {"graph name": a.graph.name}, {"graph name": b.graph.name})
+
+
+def _says_who_wrote(change: FileChange) -> bool:
+    """Whether something says who wrote the file and how, and nothing of the model."""
+    return (change.kind, change.name) in _WHO
 
 
 def _listed(kind: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[FileChange]:

@@ -122,7 +122,7 @@ class Difference:
     Attributes:
         a: The path of the first file.
         b: The path of the second.
-        equal: Whether nothing differs.
+        equal: Whether both hold the same model: nothing differs but what says who wrote the file, and how.
         ops: Operations of which there are not as many.
         nodes: Nodes that differ.
         weights: Constants that differ: initializers, and those in Constant nodes.

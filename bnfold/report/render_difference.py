@@ -58,7 +58,8 @@ def _rows(found: Difference, *, verbose: bool) -> Iterator[tuple[str, Renderable
         yield "" if number else "file", _other(change)
     if not verbose and len(found.others) > _SHOWN:
         yield "", _more(len(found.others) - _SHOWN)
-    word, style = ("EQUAL", "bold green") if found.equal else ("DIFFERENT", "bold yellow")
+    same = "SAME MODEL" if found.others else "EQUAL"
+    word, style = (same, "bold green") if found.equal else ("DIFFERENT", "bold yellow")
     yield "result", shown(word, style)
 
 

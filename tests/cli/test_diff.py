@@ -66,6 +66,15 @@ def test_equal_files_are_said_to_be(folder: Path) -> None:
     )
 
 
+def test_a_file_that_was_folded_again_is_the_same_model(folder: Path) -> None:
+    stamped = onnx.load(folder / "same.onnx")
+    stamped.metadata_props.add(key="bnfold", value="{}")
+    onnx.save(stamped, folder / "same.onnx")
+    ended = bnfold("diff", "a.onnx", "same.onnx", cwd=folder)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith("  file         new  metadata bnfold: {}\n  result       SAME MODEL\n")
+
+
 def test_quiet_only_the_exit_code_tells(folder: Path) -> None:
     assert bnfold("diff", "-q", "a.onnx", "b.onnx", cwd=folder) == Ended(1, "", "")
 

@@ -406,3 +406,21 @@ def test_a_tensor_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BnfoldError, match=r"b\.onnx is damaged: tensor 'W' of shape \[4, 3, 3, 3\] takes 432 bytes"):
         _differ(tmp_path, change)
+
+
+def test_what_says_who_wrote_a_file_is_shown_and_makes_no_other_model(tmp_path: Path) -> None:
+    def stamped(changed: ModelProto) -> None:
+        changed.metadata_props.add(key="bnfold", value="{}")
+        changed.producer_version = "9"
+
+    found = _differ(tmp_path, stamped)
+    assert found.equal
+    assert found.others == (
+        FileChange("metadata", "bnfold", "", "{}"),
+        FileChange("file", "producer_version", "", "9"),
+    )
+
+
+@pytest.mark.parametrize("key", ["names", "bnfold "])
+def test_any_other_entry_of_the_metadata_may_be_part_of_the_model(tmp_path: Path, key: str) -> None:
+    assert not _differ(tmp_path, lambda changed: changed.metadata_props.add(key=key, value="cat, dog")).equal
