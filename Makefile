@@ -54,5 +54,5 @@ zoo: $(STAMP)        ## convert all of keras.applications, account for every bat
 
 # Keeps the pins that still hold; `make constraints UPGRADE=--upgrade` takes the newest of everything.
 constraints: $(STAMP) ## pin every dependency again, with hashes, for all platforms
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE) --quiet -o constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra all --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE) --quiet -o constraints.txt
 	$(BIN)/uv pip compile tests/service/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(UPGRADE) --quiet -o tests/service/clients.txt

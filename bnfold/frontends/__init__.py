@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from bnfold.errors import BnfoldError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bnfold.frontends.glance import Glance
     from bnfold.frontends.loaded import Loaded, Request
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "look"]
 
-_GUESTS = ("tensorflow", "keras", "tf_keras", "tf2onnx", "h5py")
+_GUESTS: Mapping[str, tuple[str, ...]] = {
+    "tensorflow": ("tensorflow", "keras", "tf_keras", "tf2onnx", "h5py"),
+    "torch": ("torch", "onnxscript"),
+}
+"""What each extra installs."""
 
 
 def load(path: Path, request: Request) -> Loaded:
@@ -35,7 +39,7 @@ def load(path: Path, request: Request) -> Loaded:
     Raises:
         UnknownFormatError: If there is no such path, or its content is in no known format.
         CorruptModelError: If its format is known, and it is damaged or incomplete.
-        MissingExtraError: If TensorFlow is needed and not installed.
+        MissingExtraError: If TensorFlow or PyTorch is needed and not installed.
         SignatureError: If inputs or outputs are ambiguous or unknown.
         UnsupportedOpError: If a layer or an operation cannot be converted.
         InferenceModeError: If it cannot be put in inference mode.
@@ -61,6 +65,8 @@ def load(path: Path, request: Request) -> Loaded:
                 path = path.parent
             source = path if path.is_dir() else checkpoint_prefix(path) or path
             return _with_guests("tensorflow.checkpoint", source, request, found)
+        case Format.TORCH_EXPORT:
+            return _with_guests("torch.loading", path, request, found, extra="torch")
 
 
 def look(path: Path) -> Glance:
@@ -84,6 +90,10 @@ def look(path: Path) -> Glance:
         from bnfold.frontends.keras.look import look as look_at_keras
 
         return look_at_keras(path, found)
+    if found is Format.TORCH_EXPORT:
+        from bnfold.frontends.torch.look import look as look_at_program
+
+        return look_at_program(path)
     from bnfold.frontends.tensorflow.look import look as look_at_graph
 
     if found is not Format.SAVED_MODEL_ARCHIVE:
@@ -101,25 +111,26 @@ def _reader(module: str) -> Callable[[Path, Request], Loaded]:
     return cast("Callable[[Path, Request], Loaded]", imported.load)
 
 
-def _with_guests(module: str, path: Path, request: Request, found: Format) -> Loaded:
-    missing = [guest for guest in _GUESTS if find_spec(guest) is None]
+def _with_guests(module: str, path: Path, request: Request, found: Format, *, extra: str = "tensorflow") -> Loaded:
+    guests = _GUESTS[extra]
+    missing = [guest for guest in guests if find_spec(guest) is None]
     if missing:
-        raise _missing(found, missing[0])
+        raise _missing(found, missing[0], extra)
     try:
         return _reader(module)(path, request)
     except BnfoldError:
         raise
     except ModuleNotFoundError as error:
         guest = (error.name or "").partition(".")[0]
-        if guest in _GUESTS:
-            raise _missing(found, guest) from error
+        if guest in guests:
+            raise _missing(found, guest, extra) from error
         raise
 
 
-def _missing(found: Format, guest: str) -> MissingExtraError:
+def _missing(found: Format, guest: str, extra: str) -> MissingExtraError:
     return MissingExtraError(
         f"reading a {found.described} takes {guest}, which is not installed",
-        hint="Install what is missing with: pip install 'bnfold[tensorflow]'",
+        hint=f"Install what is missing with: pip install 'bnfold[{extra}]'",
     )
 
 

@@ -16,7 +16,10 @@ from bnfold.frontends.wire import Kind, kind_of
 __all__ = ["Format", "checkpoint_prefix", "sniff"]
 
 _HEAD = 4096
-_READS = "ONNX, Keras (.keras, .h5), SavedModel, and TensorFlow frozen graphs, meta graphs and checkpoints"
+_READS = (
+    "ONNX, Keras (.keras, .h5), SavedModel, TensorFlow frozen graphs, meta graphs and checkpoints, "
+    "and PyTorch exported programs (.pt2)"
+)
 _WHICH = f"Name a file in one of the formats that are read: {_READS}."
 _TO_ONNX = (
     "Export the model to ONNX where it was made, in evaluation mode and without folding, and name the .onnx file."
@@ -36,6 +39,7 @@ class Format(StrEnum):
     FROZEN_GRAPH_TEXT = "frozen-graph-text"
     META_GRAPH = "meta-graph"
     CHECKPOINT = "checkpoint"
+    TORCH_EXPORT = "pt2"
 
     @property
     def described(self) -> str:
@@ -54,6 +58,7 @@ _DESCRIBED = {
     Format.FROZEN_GRAPH_TEXT: "TF1 frozen graph as text",
     Format.META_GRAPH: "TF1 meta graph",
     Format.CHECKPOINT: "TF1 checkpoint",
+    Format.TORCH_EXPORT: "PyTorch exported program",
 }
 
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
@@ -268,10 +273,9 @@ def _zip(path: Path, head: bytes) -> Format:
         return Format.KERAS
     if saved_model_in(names) is not None:
         return Format.SAVED_MODEL_ARCHIVE
-    if any(name.endswith(("/data.pkl", "/archive_format")) or name == "data.pkl" for name in names) or (
-        "serialized_exported_program.json" in held
-    ):
-        raise UnknownFormatError(f"{path} looks like a PyTorch file", hint=_TORCH_HINT)
+    if any(re.fullmatch(r"(?:[^/]+/)?models/[^/]+\.json", name) for name in names):
+        return Format.TORCH_EXPORT
+    _refuse_torch(path, names)
     if names and all(name.endswith(".npy") for name in names):
         raise UnknownFormatError(
             f"{path} looks like a NumPy archive of arrays", hint="Name the model; arrays to check it with go to --data."
@@ -284,7 +288,30 @@ def _zip(path: Path, head: bytes) -> Format:
     )
 
 
-_TORCH_HINT = "Export it in PyTorch with torch.onnx.export(model.eval(), example, 'model.onnx'), and name model.onnx."
+_TORCH_EXPORT_HINT = (
+    "Export the network with torch.export.export(model.eval(), example), save that with torch.export.save as a .pt2, "
+    "or export it to ONNX with torch.onnx.export."
+)
+
+
+def _refuse_torch(path: Path, names: list[str]) -> None:
+    """Refuse what else PyTorch saves: weights without a network, pickles, machine code."""
+    if any("data/aotinductor/" in name for name in names):
+        raise UnknownFormatError(
+            f"{path} holds a network that PyTorch compiled to machine code", hint=_TORCH_EXPORT_HINT
+        )
+    if "serialized_exported_program.json" in names:
+        raise UnknownFormatError(
+            f"{path} is an exported program of PyTorch 2.8 or older, whose weights are pickles: they are not run",
+            hint="Load it with torch.export.load and save it again with torch.export.save, in PyTorch 2.9 or newer.",
+        )
+    if any(name.endswith("/constants.pkl") or "/code/__torch__" in name for name in names):
+        raise UnknownFormatError(f"{path} looks like a TorchScript program", hint=_TORCH_EXPORT_HINT)
+    if any(name.endswith(("/data.pkl", "/archive_format")) or name == "data.pkl" for name in names):
+        raise UnknownFormatError(
+            f"{path} looks like a PyTorch pickle: weights without a network, or a network whose code is elsewhere",
+            hint=_TORCH_EXPORT_HINT,
+        )
 
 
 def _tar(path: Path, head: bytes) -> Format:
@@ -318,7 +345,7 @@ def _refuse_by_magic(path: Path, head: bytes, content: mmap.mmap) -> None:
         if 2 <= length <= len(content) - 8 and content[8 + length - 1 : 8 + length] in (b"}", b" "):
             raise UnknownFormatError(f"{path} looks like a safetensors file: weights without a network", hint=_TO_ONNX)
     if head.startswith(_TORCH_TAR):
-        raise UnknownFormatError(f"{path} looks like an old PyTorch file", hint=_TORCH_HINT)
+        raise UnknownFormatError(f"{path} looks like an old PyTorch pickle", hint=_TORCH_EXPORT_HINT)
     if head[0] == 0x80 and len(head) > 1 and 2 <= head[1] <= 5 and content[-1:] == b".":
         raise UnknownFormatError(f"{path} looks like a Python pickle, which is a program and is not run", hint=_TO_ONNX)
 

@@ -22,7 +22,7 @@ _STATISTICS = {
     "switched": "switched between training and inference",
     "unknown": "with statistics that were not found",
 }
-_NEXT = "What folds into what is seen with: bnfold inspect --convert, which takes TensorFlow."
+_NEXT = "What folds into what is seen with: bnfold inspect --convert, which takes {framework}."
 
 
 def render_glance(glance: Glance, *, verbose: bool = False) -> RenderableType:
@@ -58,7 +58,8 @@ def _rows(glance: Glance, *, verbose: bool) -> Iterator[tuple[str, Text | Render
         if suspicion.about:
             yield "", shown(", ".join(suspicion.about) if verbose else some(suspicion.about))
         yield "", shown(f"hint: {suspicion.hint}", "dim")
-    for number, question in enumerate((*glance.open_questions, _NEXT)):
+    later = _NEXT.format(framework="PyTorch" if glance.format == "pt2" else "TensorFlow")
+    for number, question in enumerate((*glance.open_questions, later)):
         yield "" if number else "not known", shown(question, "dim")
 
 

@@ -66,8 +66,8 @@ def _negative(folder: Path) -> Path:
 
 
 WHICH = (
-    "  hint: Name a file in one of the formats that are read: ONNX, Keras (.keras, .h5), SavedModel, and TensorFlow "
-    "frozen graphs, meta graphs and checkpoints.\n"
+    "  hint: Name a file in one of the formats that are read: ONNX, Keras (.keras, .h5), SavedModel, TensorFlow "
+    "frozen graphs, meta graphs and checkpoints, and PyTorch exported programs (.pt2).\n"
 )
 UNREADABLE = [
     pytest.param(

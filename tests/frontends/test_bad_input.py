@@ -33,8 +33,8 @@ WHOLE = model_of().SerializeToString()
 TRAINING = TEXT.replace("y = BatchNormalization(", "[bn] y, p, q = BatchNormalization<training_mode=1>(")
 GIVEN = TRAINING.replace("float[N,3] x", "float[N,3] x, float[3] v")
 READS = (
-    "Name a file in one of the formats that are read: ONNX, Keras (.keras, .h5), SavedModel, and TensorFlow frozen "
-    "graphs, meta graphs and checkpoints."
+    "Name a file in one of the formats that are read: ONNX, Keras (.keras, .h5), SavedModel, TensorFlow frozen graphs, "
+    "meta graphs and checkpoints, and PyTorch exported programs (.pt2)."
 )
 EXPORT_AGAIN = "Export the model again, or download it again if it came from elsewhere."
 

@@ -161,11 +161,14 @@ def test_a_checkpoint_is_found_by_its_prefix_or_by_any_of_its_files(tmp_path: Pa
 # What is not read: the message says what it looks like, the hint what to do.
 
 READS = (
-    "Name a file in one of the formats that are read: ONNX, Keras (.keras, .h5), SavedModel, and TensorFlow frozen "
-    "graphs, meta graphs and checkpoints."
+    "Name a file in one of the formats that are read: ONNX, Keras (.keras, .h5), SavedModel, TensorFlow frozen graphs, "
+    "meta graphs and checkpoints, and PyTorch exported programs (.pt2)."
 )
 TO_ONNX = "Export the model to ONNX where it was made, in evaluation mode and without folding, and name the .onnx file."
-TORCH = "Export it in PyTorch with torch.onnx.export(model.eval(), example, 'model.onnx'), and name model.onnx."
+TORCH = (
+    "Export the network with torch.export.export(model.eval(), example), save that with torch.export.save as a .pt2, "
+    "or export it to ONNX with torch.onnx.export."
+)
 SAFETENSORS = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
 
 
@@ -230,14 +233,13 @@ SAFETENSORS = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0
         (
             "old.pt",
             pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + pickle.dumps(1001, protocol=2),
-            "IT looks like an old PyTorch file",
+            "IT looks like an old PyTorch pickle",
             TORCH,
         ),
-        ("m.pt", zipped({"m/data.pkl": b"\x80\x02.", "m/data/0": bytes(8)}), "IT looks like a PyTorch file", TORCH),
         (
-            "m.pt2",
-            zipped({"m/archive_format": b"pt2", "m/models/model.json": b"{}"}),
-            "IT looks like a PyTorch file",
+            "m.pt",
+            zipped({"m/data.pkl": b"\x80\x02.", "m/data/0": bytes(8)}),
+            "IT looks like a PyTorch pickle: weights without a network, or a network whose code is elsewhere",
             TORCH,
         ),
         (

@@ -13,7 +13,7 @@ import pytest
 
 from tests.house.tree import Import, Module, imports, modules
 
-HEAVY = frozenset({"tensorflow", "keras", "tf_keras", "tf2onnx", "h5py", "onnxruntime"})
+HEAVY = frozenset({"tensorflow", "keras", "tf_keras", "tf2onnx", "h5py", "onnxruntime", "torch", "onnxscript"})
 
 # Where each guest may be imported, as the beginnings of paths.
 ROOMS = {
@@ -22,6 +22,8 @@ ROOMS = {
     "tf_keras": ("bnfold/frontends/",),
     "tf2onnx": ("bnfold/frontends/",),
     "h5py": ("bnfold/frontends/",),
+    "torch": ("bnfold/frontends/torch/",),
+    "onnxscript": ("bnfold/frontends/torch/",),
     "onnxruntime": ("bnfold/parity/run.py", "service/"),
     "click": ("bnfold/cli/",),
     "jinja2": ("bnfold/report/render",),
