@@ -190,10 +190,15 @@ class Storage:
         Raises:
             OSError: If that does not work.
         """
-        key = f"checks/{secrets.token_hex(16)}"
-        await asyncio.to_thread(self._check, key)
+        await asyncio.to_thread(self.check_now)
 
-    def _check(self, key: str) -> None:
+    def check_now(self) -> None:
+        """Do as ``check`` does, and wait for it.
+
+        Raises:
+            OSError: If that does not work.
+        """
+        key = f"checks/{secrets.token_hex(16)}"
         with _as_os_error("write", key):
             obstore.put(self.store, key, b"x")
         self.drop_now(key)
@@ -226,7 +231,15 @@ def open_storage(url: str, root: Path, copies_size: int) -> Storage:
             "  hint: Set it to s3://BUCKET/FOLDER, gs://…, az://… or file:///FOLDER, or leave it out."
         ) from error
     copies.mkdir(parents=True, exist_ok=True)
-    return Storage(store, None, copies, copies_size)
+    storage = Storage(store, None, copies, copies_size)
+    try:
+        storage.check_now()
+    except OSError as error:
+        raise UnusableStorageError(
+            f"BNFOLD_STORAGE cannot be used: {error}\n"
+            "  hint: Look at BNFOLD_STORAGE, and at the keys and the address in the environment (AWS_… for s3://)."
+        ) from error
+    return storage
 
 
 @contextlib.contextmanager

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import threading
 import time
+import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery, signals
-from celery.exceptions import Reject
+from celery.exceptions import CPendingDeprecationWarning, Reject
 from kombu import Exchange, Queue
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -35,6 +38,7 @@ from service.storage import UnusableStorageError
 __all__ = ["CeleryEngine", "make_celery", "run_delivered", "run_worker"]
 
 _LOG = logging.getLogger("service.engines.celery")
+_ID = re.compile("[0-9a-f]{32}")
 _NAME = "bnfold.jobs"
 _TASK = "bnfold.run"
 _GRACE = 0.1  # seconds that a claim may have run out for before it is looked at again
@@ -191,12 +195,17 @@ def run_worker(settings: Settings) -> int:
     # What is wrong is told now, and not by each job; connections are not shared with processes that are forked.
     open_workplace(settings, scratch).table.engine.dispose()
 
-    def run(task: Any, job: str) -> None:
+    def run(task: Any, job: object) -> None:
+        if not isinstance(job, str) or _ID.fullmatch(job) is None:
+            _LOG.warning("a message names no job: %.80r", job)
+            return
         asyncio.run(_run(settings, scratch, job, again=bool(task.request.delivery_info.get("redelivered"))))
 
     celery.task(run, name=_TASK, bind=True)
     for name in ("celery.worker.strategy", "celery.app.trace"):  # they would tell each job once more
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)  # of a setting that is set above, on purpose
+    celery.conf.worker_consumer = _careful_consumer()
     worker = celery.Worker(
         pool="prefork",
         concurrency=settings.jobs,
@@ -220,6 +229,27 @@ def run_worker(settings: Settings) -> int:
     signals.worker_shutting_down.connect(ends, weak=False)
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _careful_consumer() -> type:
+    """Return a consumer that a message cannot stop: Celery's own ends its worker at some that it cannot read."""
+    from celery.worker.consumer import Consumer
+
+    class Careful(Consumer):  # type: ignore[misc]
+        def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
+            take = super().create_task_handler(*arguments, **options)
+
+            def careful(message: Any) -> None:
+                try:
+                    take(message)
+                except (ValueError, TypeError, LookupError, AttributeError) as error:
+                    _LOG.warning("a message is none of ours and is thrown away: %s", error)
+                    if not message.acknowledged:
+                        message.reject()
+
+            return careful
+
+    return Careful
 
 
 async def _run(settings: Settings, scratch: Scratch, job: str, *, again: bool) -> None:
