@@ -14,6 +14,7 @@ __all__ = [
     "InferenceModeError",
     "MissingExtraError",
     "ParityError",
+    "RemoteError",
     "SignatureError",
     "SourceError",
     "UnknownFormatError",
@@ -70,7 +71,7 @@ class SignatureError(SourceError):
 
 
 class MissingExtraError(SourceError):
-    """Reading this format takes an extra that is not installed."""
+    """What was asked for takes an extra that is not installed."""
 
     code = "missing-extra"
 
@@ -93,3 +94,9 @@ class InconclusiveError(BnfoldError):
 
     code = "inconclusive"
     exit_code = 4
+
+
+class RemoteError(BnfoldError):
+    """A service that was asked cannot be reached, does not let one in, or could not do the work."""
+
+    code = "server"

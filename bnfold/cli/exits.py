@@ -20,7 +20,8 @@ OK, FAILED, USAGE, SOURCE, INCONCLUSIVE, DEFECT = 0, 1, 2, 3, 4, 70
 
 EXITS: dict[int, str] = {
     OK: "Done.",
-    FAILED: "Parity failed, two files differ, or a file could not be written. What was there is as it was.",
+    FAILED: "Parity failed, two files differ, a file could not be written, or a service could not be asked. "
+    "What was there is as it was.",
     USAGE: "The command line is wrong.",
     SOURCE: "The artifact cannot be converted; the message says what is missing.",
     INCONCLUSIVE: "The comparison cannot tell whether the result computes what the original computes.",
@@ -101,7 +102,9 @@ def failure(error: BaseException, *, stopped: int = 0) -> Failure:
             for its consequence: libraries answer an interrupt with errors of their own.
     """
     if isinstance(error, KeyboardInterrupt | click.Abort) or stopped:
-        return _stopped(stopped or int(signal.SIGINT))
+        # click takes an interrupt for an Abort of its own.
+        hints = (getattr(told, "hint", "") for told in (error, error.__cause__))
+        return _stopped(stopped or int(signal.SIGINT), next(filter(None, hints), ""))
     match error:
         case BnfoldError():
             return Failure(error.code, one_line(error), one_line(error.hint), error.exit_code)
@@ -140,10 +143,10 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in paragraph)
 
 
-def _stopped(number: int) -> Failure:
+def _stopped(number: int, hint: str) -> Failure:
     said = "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-    hint = "Run the command again; an output that was there before is as it was."
-    return Failure("stopped", f"{said}; nothing half-written is left behind", hint, 128 + number)
+    hint = hint or "Run the command again; an output that was there before is as it was."
+    return Failure("stopped", f"{said}; nothing half-written is left behind", one_line(hint), 128 + number)
 
 
 def _out_of_memory(error: BaseException) -> Failure:
