@@ -98,6 +98,16 @@ class Field:
         """Return the field that adds what this one adds and multiplies by nothing."""
         return Field.of(np.ones_like(self.scale), self.shift)
 
+    def shift_in_front(self) -> Float64Array | None:
+        """Return what, added first, leaves only the scale to do: ``s·(x + o/s) = s·x + o``.
+
+        A channel that becomes 0 needs nothing in front. None where some scale is zero and its shift is not, and where
+        the quotient is not finite.
+        """
+        with np.errstate(all="ignore"):
+            shift = np.where((self.scale == 0) & (self.shift == 0), 0.0, self.shift / self.scale)
+        return shift if np.isfinite(shift).all() else None
+
     def transposed(self, perm: tuple[int, ...]) -> Field:
         """Return the field of the transposed value."""
         return Field(self.scale.transpose(perm), self.shift.transpose(perm))

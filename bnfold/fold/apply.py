@@ -151,6 +151,10 @@ class _Writer:
         shape = constant.shape
         while len(shape) > 1 and shape[0] == 1:
             shape = shape[1:]
+        if self.draft.view.opset < 7 and index in self.draft.becomes:  # there, the axis is said
+            axes = field.axes()
+            shape = tuple(constant.shape[axis] for axis in axes)
+            self.attributes[index] = {"broadcast": 1, **({"axis": axes[0]} if axes else {})}
         dtype = own_dtype(self.draft, index)
         assert dtype is not None
         fresh = index >= len(self.draft.view) or index in self.draft.becomes
@@ -225,6 +229,8 @@ class _Writer:
                     del copy.attribute[:]
                 _set_attributes(copy, self.attributes.get(index, {}))
                 nodes.append(copy)
+                if self.draft.becomes.get(index) == "Clip":
+                    nodes.append(self._upper_bound(copy))
             nodes.extend(
                 self._inserted(number)
                 for number in reversed(self.wiring.inserted.get(index, []))
@@ -244,6 +250,16 @@ class _Writer:
             self.graph.initializer.append(self.tensors.popleft())
         vanished = {name for node in self.draft.view.graph.node for name in node.output} - set(self.wiring.producers)
         _keep_only(self.graph.value_info, vanished)
+
+    def _upper_bound(self, clip: NodeProto) -> NodeProto:
+        """Leave a Clip its lower bound, as a Max, and return a Min behind it with the upper one: these may vary."""
+        (value,) = clip.output
+        inner = self.wiring.fresh(f"{value}_below")
+        node = helper.make_node("Min", [inner, clip.input[2]], [value], name=f"{value}_min")
+        clip.op_type = "Max"
+        del clip.input[2:]
+        clip.output[0] = inner
+        return node
 
     def _inserted(self, number: int) -> NodeProto:
         reads, (value,) = self.wiring.reads(number), self.wiring.outputs[number]

@@ -51,9 +51,8 @@ def both_ways(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
         return Refusal(Reason.NO_GAIN, f"{draft.name(index)} has no shift")
     route = _apart(draft, index, scale, shift)
     if isinstance(route, Refusal):
-        with np.errstate(all="ignore"):
-            first = np.asarray(shift.shift / scale.scale)
-        if not np.isfinite(first).all():
+        first = affine.field.shift_in_front()
+        if first is None:
             return route
         other = _apart_shift_first(
             draft, index, scale, Field.of(np.ones_like(first), first), modest=_modest(draft, index, first)

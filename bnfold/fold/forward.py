@@ -49,9 +49,8 @@ def toward_consumers(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     if stage.scale_only:
         if not (draft.op_type(index) == BATCH_NORM and scale.has_scale and shift.has_shift):
             return Refusal(Reason.NO_GAIN, f"{draft.name(index)} is no more than an Add")
-        with np.errstate(all="ignore"):
-            shift_first = np.asarray(affine.field.shift / affine.field.scale)
-        if not np.isfinite(shift_first).all():
+        shift_first = affine.field.shift_in_front()
+        if shift_first is None:
             return Refusal(Reason.NO_RULE, f"{draft.name(index)} multiplies some channel by zero")
         rest = Field.of(np.ones_like(shift_first), shift_first)
         refusal = storable_shift(draft, index, rest)

@@ -31,8 +31,8 @@ def storable(draft: Draft, index: int, own: Field) -> Refusal | None:
 
 def storable_shift(draft: Draft, index: int, shift: Field) -> Refusal | None:
     """Tell why a batch norm cannot become an Add of a shift."""
-    if draft.view.opset < 7:
-        return Refusal(Reason.NO_GAIN, f"the Add of opset {draft.view.opset} aligns otherwise")
+    if draft.view.opset < 7 and len(shift.axes()) > 1:
+        return Refusal(Reason.NO_GAIN, f"the Add of opset {draft.view.opset} broadcasts along one axis")
     return _unstorable(draft, index, shift.shift, dtype_of(draft, index, draft.affines[index].data_input))
 
 

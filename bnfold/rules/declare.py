@@ -93,7 +93,8 @@ class Carried:
         constants: New values of constant inputs that change in another way, by position, in float64. A position that
             the node does not have yet is one that ``becomes`` gives it.
         becomes: The operation that the node turns into where it can keep its own no longer, as ``Relu`` into ``Max``:
-            one that reads the same data input and the ``constants``, and has no attributes.
+            one that reads the same data input and the ``constants``, and has no attributes. A ``Clip`` whose bounds
+            vary is written as a ``Max`` and a ``Min``.
     """
 
     fields: Mapping[int, Field]

@@ -58,24 +58,22 @@ def _neg(_node: NodeView, field: Field, _direction: Direction) -> Field | Refusa
 _OPERATION = {1: "Max", 2: "Min"}
 
 
-def _bounds(node: NodeView) -> dict[int, float] | Refusal:
-    """Return the lower bound as 1 and the upper one as 2, those that there are."""
-    found: dict[int, float] = {}
+def _bounds(node: NodeView) -> dict[int, Float64Array] | Refusal:
+    """Return the lower bound as 1 and the upper one as 2, those that there are; one that maps have met may vary."""
+    found: dict[int, Float64Array] = {}
     for position, name in ((1, "min"), (2, "max")):
-        value: object = node.attributes.get(name)
-        if node.opset >= 11:
-            if not node.has_input(position):
-                continue
+        value: object = node.attributes.get(name) if node.opset < 11 else None
+        if node.has_input(position):
             constant = node.constant(position)
-            if constant is None or constant.size != 1 or constant.dtype != np.float64:
+            if constant is None or constant.dtype != np.float64 or not constant.size:
                 return Refusal(Reason.NO_RULE, f"the {name} of {node.name} is computed while the model runs")
-            value = float(constant.astype(np.float64).reshape(-1)[0])
-        if not isinstance(value, (int, float)):
+            value = constant.astype(np.float64) if constant.size > 1 else float(constant.astype(np.float64).reshape(()))
+        if not isinstance(value, (int, float, np.ndarray)):
             continue
-        if np.isnan(value):
+        if np.isnan(value).any():
             return Refusal(Reason.NON_FINITE, f"the {name} of {node.name} is NaN")
-        if (value > -_unbounded(node)) if position == 1 else (value < _unbounded(node)):
-            found[position] = float(value)
+        if np.any(np.asarray(value) > -_unbounded(node) if position == 1 else np.asarray(value) < _unbounded(node)):
+            found[position] = np.asarray(value, dtype=np.float64)
     return found
 
 
@@ -84,6 +82,16 @@ def _unbounded(node: NodeView) -> float:
     if node.opset < 11:
         return float(np.finfo(np.float32).max)  # what the attributes are if they are left out
     return LARGEST.get(node.view.type(node.reads[0]).element, float("inf"))
+
+
+def _moved(bound: Float64Array, field: Field, direction: Direction) -> Float64Array:
+    """Return a bound as it is on the other side of a map."""
+    with np.errstate(all="ignore"):
+        if direction is Direction.BACKWARD:
+            return np.asarray(field.scale * bound + field.shift)
+        # Zero stays zero whatever the scale, also where that is zero.
+        stays = (bound == 0) & (not field.has_shift)
+        return np.where(stays, 0.0, (bound - field.shift) / field.scale)
 
 
 def _clip(node: NodeView, field: Field, direction: Direction) -> Field | Carried | Refusal:
@@ -95,19 +103,15 @@ def _clip(node: NodeView, field: Field, direction: Direction) -> Field | Carried
     refusal = negative(node, field)
     if refusal is not None:
         return refusal
-    moved: dict[int, Float64Array] = {}
-    with np.errstate(all="ignore"):
-        for position, bound in bounds.items():
-            if direction is Direction.BACKWARD:
-                moved[position] = np.asarray(field.scale * bound + field.shift)
-            elif bound == 0 and not field.has_shift:
-                moved[position] = np.zeros_like(field.scale)  # whatever the scale, also where that is zero
-            else:
-                moved[position] = np.asarray((bound - field.shift) / field.scale)
+    if any(bound.size > 1 and bound.ndim != field.rank for bound in bounds.values()):
+        return Refusal(Reason.UNKNOWN_SHAPE, f"the bounds of {node.name} do not have {field.rank} axes")
+    moved = {position: _moved(bound, field, direction) for position, bound in bounds.items()}
     if not all(np.isfinite(array).all() for array in moved.values()):
         return Refusal(Reason.NON_FINITE, f"a bound of {node.name} would not be finite")
     if all((array == bounds[position]).all() for position, array in moved.items()):
         return field
+    if any(bound.size > 1 for bound in bounds.values()):
+        return Carried({0: field}, moved)
     uniform = all((array == array.reshape(-1)[0]).all() for array in moved.values())
     if uniform and node.opset >= 11:
         constants = {}
@@ -116,10 +120,12 @@ def _clip(node: NodeView, field: Field, direction: Direction) -> Field | Carried
             assert old is not None
             constants[position] = np.full(old.shape, array.reshape(-1)[0])
         return Carried({0: field}, constants)
-    if len(moved) == 1 and node.opset >= _BROADCASTING_MAX:
+    if node.opset < _BROADCASTING_MAX:
+        return Refusal(Reason.NO_RULE, f"{node.name} would become a Max or a Min, which broadcast since opset 8")
+    if len(moved) == 1:
         ((position, array),) = moved.items()
         return Carried({0: field}, {1: array}, _OPERATION[position])
-    return Refusal(Reason.NO_RULE, f"{node.name} would need two bounds for every channel")
+    return Carried({0: field}, moved, "Clip")
 
 
 _MEAN = "double[6] gamma, double[6] beta, double[6] mean, double[6] var"
@@ -251,7 +257,7 @@ CARRIERS: Mapping[str, Carrier] = {
         ),
         Carrier(
             "Clip",
-            "s·clip(x, a, b) + o = clip(s·x + o, s·a + o, s·b + o) for s ≥ 0; with one bound it may become Max or Min",
+            "s·clip(x, a, b) + o = clip(s·x + o, s·a + o, s·b + o) for s ≥ 0; as Max and Min where the bounds vary",
             *both(_clip),
             (
                 Example(
@@ -263,7 +269,16 @@ CARRIERS: Mapping[str, Carrier] = {
                        y = Mul(r, c) }""",
                 ),
                 Example(
-                    "two bounds, and channels whose scales differ",
+                    "a batch norm behind two bounds: they become a Max and a Min",
+                    """(double[1,3,6,6] x) => (double y)
+                       <double[6,3,3,3] W, double a = {0.0}, double b = {6.0}, double[6] vars, double[6] beta,
+                        double[6] mean, double[6] var> {
+                       h = Conv(x, W)
+                       r = Clip(h, a, b)
+                       y = BatchNormalization(r, vars, beta, mean, var) }""",
+                ),
+                Example(
+                    "two bounds, and factors that differ: a Max and a Min would take the place of a Clip and a Mul",
                     """(double[1,3,6,6] x) => (double y)
                        <double[6,3,3,3] W, double a = {0.0}, double b = {6.0}, double[6,1,1] var> {
                        h = Conv(x, W)

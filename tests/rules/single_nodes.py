@@ -153,7 +153,9 @@ def _changed(single: Single, carried: Carried) -> Single:
     inputs = list(single.inputs)
     if carried.becomes:
         inputs = [inputs[0]]
-        single = replace(single, op_type=carried.becomes, attributes={})
+        # A Clip whose bounds vary stands for a Max and a Min; numpy computes it as it is.
+        opset = 20 if carried.becomes == "Clip" else single.opset
+        single = replace(single, op_type=carried.becomes, attributes={}, opset=opset)
     for position, constant in carried.constants.items():
         while len(inputs) <= position:
             inputs.append(None)

@@ -306,11 +306,14 @@ BACKWARD = {
     "Clip, one scale": Row(fed("Clip", value(2, 3), np.asarray(-0.5), np.asarray(0.5)), "positive", ()),
     "Clip, an upper bound": Row(fed("Clip", value(2, 3), None, np.asarray(0.5)), "positive", (1,)),
     "Clip, two bounds for every channel": Row(
-        fed("Clip", value(2, 3), np.asarray(-0.5), np.asarray(0.5)),
+        fed("Clip", value(2, 3), np.asarray(-0.5), np.asarray(0.5)), "positive", (1,)
+    ),
+    "Clip, two bounds, opset 7": Row(
+        replace(one("Clip", 2, 3, min=-0.5, max=0.5), opset=7),
         "positive",
         (1,),
         Reason.NO_RULE,
-        "node would need two bounds for every channel",
+        "node would become a Max or a Min, which broadcast since opset 8",
     ),
     "Clip, a bound that means none": Row(
         fed("Clip", value(2, 3), np.asarray(0.0), np.asarray(np.finfo(np.float64).max)), "positive", (1,)

@@ -47,13 +47,41 @@ CASES: Cases = {
     ),
     "Clip, a batch norm, backward": Case(
         f"{_CONV} lo[]=0.0 hi[]=6.0 | h = Conv(x, W, b) c = Clip(h, lo, hi) y = PBN4(c)",
+        "Conv Max Min",
+    ),
+    "Clip, two batch norms behind it, and a pool between them": Case(
+        f"{_CONV} lo[]=0.0 hi[]=0.6 | h = Conv(x, W, b) c = Clip(h, lo, hi) n = PBN4(c) "
+        f"p = MaxPool<kernel_shape=[2,2]>(n) y = PBN4(p)",
+        "Conv Max Min MaxPool",
+    ),
+    "Clip, some scale zero, backward": Case(
+        f"{_CONV} g[4]={{1,0,2,3}} o[4] m[4] var[4] lo[]=0.0 hi[]=0.6 | h = Conv(x, W, b) c = Clip(h, lo, hi) "
+        f"y = BatchNormalization(c, g, o, m, var)",
+        "Conv Max Min",
+    ),
+    "Clip, one of its bounds reached by a negative lower one": Case(
+        f"{_CONV} lo[1]=-0.4 hi[1]=0.3 | h = Conv(x, W, b) c = Clip(h, lo, hi) y = PBN4(c)",
+        "Conv Max Min",
+        element="float16",
+    ),
+    "Clip by attributes, two bounds, a batch norm": Case(
+        f"{_CONV} | h = Conv(x, W, b) c = Clip<min=-0.2, max=0.6>(h) y = PBN4(c)", "Conv Max Min", opset=8, ir_version=3
+    ),
+    "Clip by attributes, two bounds, a batch norm, where Max does not broadcast": Case(
+        f"{_CONV} | h = Conv(x, W, b) c = Clip<min=-0.2, max=0.6>(h) y = PBN4(c)",
         "Conv Clip BatchNormalization",
         ("no-rule",),
+        opset=7,
+        ir_version=3,
+    ),
+    "channels last between a Clip and its batch norm": Case(
+        f"{_CONV} lo[]=0.0 hi[]=0.6 | h = Conv(x, W, b) c = Clip(h, lo, hi) i = Transpose<perm=[0,2,3,1]>(c) "
+        f"j = Transpose<perm=[0,3,1,2]>(i) y = PBN4(j)",
+        "Conv Max Min Transpose Transpose",
     ),
     "Clip with its bounds as attributes, one batch norm for all, backward": Case(
         f"{_CONV} | h = Conv(x, W, b) c = Clip<min=0.0, max=6.0>(h) y = UBN4(c)",
-        "Conv Clip BatchNormalization",
-        ("no-rule",),
+        "Conv Max Min",
         opset=9,
         ir_version=4,
     ),

@@ -52,8 +52,34 @@ CASES: Cases = {
     ),
     "a Clip whose lower bound is above its upper one": Case(
         f"{_CONV} lo[]=2.0 hi[]=-1.0 | h = Conv(x, W, b) r = Clip(h, lo, hi) y = PBN4(r)",
-        f"Conv Clip {BN}",
-        ("no-rule",),
+        "Conv Max Min",
+    ),
+    "two bounds, scales of both signs": Case(
+        f"{_CONV} lo[]=0.0 hi[]=6.0 | h = Conv(x, W, b) r = Clip(h, lo, hi) y = BN4(r)", f"Conv Clip {BN}", ("sign",)
+    ),
+    "in front of a padded convolution, a channel that becomes 0": Case(
+        "x[1,3,6,6] | W[4,3,3,3] g[3]={1,0,2} o[3]={3,0,-1} m[3] var[3] | n = BatchNormalization(x, g, o, m, var) "
+        "y = Conv<pads=[1,1,1,1]>(n, W)",
+        "Add Conv",
+    ),
+    "in front of a padded convolution, a channel that becomes 3": Case(
+        "x[1,3,6,6] | W[4,3,3,3] g[3]={1,0,2} o[3]={0,3,-1} m[3] var[3] | n = BatchNormalization(x, g, o, m, var) "
+        "y = Conv<pads=[1,1,1,1]>(n, W)",
+        f"{BN} Conv",
+        ("padded-shift",),
+    ),
+    "behind a sum and in front of a rectifier, a channel that becomes 0": Case(
+        "x[1,3,6,6] -> y z | U[4,3,1,1] u[4] W[4,4,3,3] V[4,4,1,1] v[4] g[4]={1,0,2,3} o[4]={3,0,-1,1} m[4] "
+        "var[4]={1,2,3,4} | s = Conv(x, U, u) n = BatchNormalization(s, g, o, m, var) r = Relu(n) "
+        "y = Conv<pads=[1,1,1,1]>(r, W) z = Conv(s, V, v)",
+        "Conv Conv Conv Relu",
+    ),
+    "behind a sum and in front of a rectifier, a channel that becomes 3": Case(
+        "x[1,3,6,6] -> y z | U[4,3,1,1] u[4] W[4,4,3,3] V[4,4,1,1] v[4] g[4]={1,0,2,3} o[4]={0,3,-1,1} m[4] "
+        "var[4]={1,2,3,4} | s = Conv(x, U, u) n = BatchNormalization(s, g, o, m, var) r = Relu(n) "
+        "y = Conv<pads=[1,1,1,1]>(r, W) z = Conv(s, V, v)",
+        f"Conv Conv Conv {BN} Relu",
+        ("used-elsewhere",),
     ),
     "a LeakyRelu of a negative slope": Case(
         f"{_CONV} | h = Conv(x, W, b) r = LeakyRelu<alpha=-0.5>(h) y = PBN4(r)", "Conv LeakyRelu Add"

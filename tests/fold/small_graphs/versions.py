@@ -86,8 +86,13 @@ CASES: Cases = {
     "opset 6, in front of a padded convolution": _old(
         "x[1,3,6,6] -> y[1,4,6,6] | W[4,3,3,3] g[3] o[3] m[3] var[3] | "
         "n = BatchNormalization<is_test=1>(x, g, o, m, var) y = Conv<pads=[1,1,1,1]>(n, W)",
-        f"{BN} Conv",
-        ("padded-shift",),
+        "Add Conv",
+        opset=6,
+    ),
+    "opset 6, in front of a padded convolution, one shift for all": _old(
+        "x[1,3,6,6] -> y[1,4,6,6] | W[4,3,3,3] g[3]={2,2,2} o[3]={1,1,1} m[3]={3,3,3} var[3]={4,4,4} | "
+        "n = BatchNormalization<is_test=1>(x, g, o, m, var) y = Conv<pads=[1,1,1,1]>(n, W)",
+        "Add Conv",
         opset=6,
     ),
     "opset 6, behind a MatMul": _old(
@@ -102,8 +107,7 @@ CASES: Cases = {
     "opset 6, behind a padding": _old(
         f"x[1,3,6,6] -> y[1,4,6,6] | W[4,3,3,3] g[4] o[4] m[4] var[4] | k = Conv(x, W) "
         f"h = Pad<pads=[0,0,1,1,0,0,1,1]>(k) y = {_BN6}",
-        f"Conv Pad {BN}",
-        ("padded-shift",),
+        "Conv Pad Add",
         opset=6,
     ),
     "opset 6, a sum along an axis, of two convolutions": _old(
