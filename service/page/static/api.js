@@ -128,6 +128,10 @@ export async function call(path, options = {}) {
     if (answer.ok) return answer;
     const problem = await problemOf(answer);
     if (problem.status === 503) look();
+    if (problem.status === 429 && tried < 3 && (options.method ?? "GET") === "GET") {
+      await new Promise((resolve) => { setTimeout(resolve, 1000 * Math.min(10, Number(answer.headers.get("retry-after")) || 1)); });
+      continue;
+    }
     if (problem.status !== 401 || tried > 4) throw problem;
     if (sent === key() && !(await askForKey(sent !== null))) throw problem;
   }

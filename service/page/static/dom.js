@@ -52,7 +52,7 @@ export function size(number, unit = "B") {
   let step = 0;
   while (number >= 999.5 && step < 3) { number /= 1000; step += 1; }
   const digits = step === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.max(number, 1))));
-  return `${number.toFixed(digits)} ${prefixes[step]}${unit}`.trimEnd();
+  return `${number.toFixed(digits)}\u00a0${prefixes[step]}${unit}`.trimEnd();
 }
 
 export function figure(number) {

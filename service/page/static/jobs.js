@@ -32,7 +32,7 @@ export async function follow(id, tell, signal) {
       job = await json(`/jobs/${id}`, { signal, cache: "no-store" });
     } catch (error) {
       if (signal.aborted) return null;
-      if (!(error instanceof Problem) || (error.code !== "unreachable" && error.status < 500)) throw error;
+      if (!(error instanceof Problem) || (error.code !== "unreachable" && error.status < 500 && error.status !== 429)) throw error;
       tell(null);
       await back(signal);
       continue;
@@ -110,7 +110,7 @@ export async function showJob(place, id, signal) {
   const state = el("p", { class: "lead" }, "Looking for it…");
   const bar = el("progress", { max: "1", "aria-label": "Progress" });
   const stages = STAGES.map(([, says]) => el("li", {}, el("span", { class: "says" }, says), el("span", { class: "faint" })));
-  const cancel = el("button", { type: "button", click: () => stop() }, "Cancel");
+  const cancel = el("button", { type: "button", disabled: true, click: () => stop() }, "Cancel");
   const trouble = el("div", {});
   fill(place, title, state, bar, el("ol", { class: "stages" }, stages), el("p", { class: "buttons" }, cancel), trouble);
   let current = null;
@@ -159,12 +159,13 @@ export async function showJob(place, id, signal) {
   }
 
   function tick() {
-    if (!current || hasEnded(current)) return;
+    if (!connected) fill(state, `The connection is lost.${current ? " The job goes on; this" : " This"} page looks again…`);
+    if (!connected || !current || hasEnded(current)) return;
     const since = (Date.now() - new Date(current.started ?? current.created).getTime()) / 1000;
     const parts = [current.state === "queued" ? "Waiting" : "At work", `for ${duration(since)}`];
     if (current.attempt > 1) parts.push(`· begun for the ${ordinal(current.attempt)} time, because whoever worked on it died`);
     if (current.cancelling) parts.unshift("Being cancelled ·");
-    fill(state, connected ? parts.join(" ") : "The connection is lost. The job goes on; this page looks again…");
+    fill(state, parts.join(" "));
   }
 
   const clock = setInterval(tick, 1000);
@@ -174,6 +175,7 @@ export async function showJob(place, id, signal) {
       if (job) {
         if (!current) {
           fill(title, job.upload);
+          cancel.disabled = false;
           document.title = `${job.upload} · bnfold`;
         }
         current = { ...job };

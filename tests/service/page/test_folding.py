@@ -49,7 +49,7 @@ def test_a_dropped_model_is_folded_judged_tried_and_downloaded(
     page = visit.open()
     assert page.get_by_role("button", name="Fold it").is_disabled()
     visit.drop(DIGITS.read_bytes(), "digits.onnx")
-    assert page.locator("#file-label").inner_text().startswith("digits.onnx 78.7 kB")
+    assert page.locator("#file-label").inner_text().startswith("digits.onnx 78.7\u00a0kB")
     assert page.evaluate("document.activeElement.id") == "send"
     visit.send()
 
@@ -198,8 +198,8 @@ def test_a_job_can_be_cancelled_and_so_can_an_upload(visit: Visit, server: Serve
     text = page.locator("#upload-text")
     wait_for(
         lambda: (
-            re.fullmatch(r"[\d.]+ [kM]?B of 3\.15 MB sent", text.inner_text())
-            and not text.inner_text().startswith("0 B")
+            re.fullmatch(r"[\d.]+\s[kM]?B of 3\.15\sMB sent", text.inner_text())
+            and not text.inner_text().startswith("0\u00a0B")
         ),
         60,
     )
