@@ -24,6 +24,7 @@ from service.access.issuing import issue
 from service.access.keys import UnusableKeysError
 from service.app import make_app
 from service.database.connecting import UnusableDatabaseError
+from service.engines.opening import check_engine
 from service.observing.logs import set_up_logs
 from service.scratch import StoreInUseError, open_scratch
 from service.serving.rpc import check_port
@@ -70,6 +71,7 @@ def _work(settings: Settings) -> int:
             f"a worker has nobody to work for: BNFOLD_ENGINE is {settings.engine}\n"
             "  hint: Set BNFOLD_ENGINE=celery, or start the service alone: it works on jobs itself."
         )
+    check_engine(settings)
     from service.engines.celery import run_worker
 
     return run_worker(settings)

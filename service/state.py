@@ -13,6 +13,7 @@ from starlette.requests import Request  # noqa: TC002  (FastAPI reads the annota
 from service.access.gate import Access, open_access
 from service.callers import caller_in, caller_of
 from service.engines.engine import Engine
+from service.engines.opening import check_engine, open_engine
 from service.engines.reconciling import reconcile
 from service.jobs.table import JobTable
 from service.jobs.work import open_workplace
@@ -104,21 +105,14 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
     """Open all that a service needs.
 
     Raises:
+        UnusableSettingsError: If the engine cannot use what is set.
         UnusableDatabaseError: If the database cannot be used.
         UnusableStorageError: If the storage cannot be used.
         UnusableKeysError: If the file of keys cannot be used.
         OSError: If a folder cannot be made.
     """
+    check_engine(settings)
     place = open_workplace(settings, scratch)
-    engine: Engine
-    if settings.engine == "celery":
-        from service.engines.celery import CeleryEngine, make_celery
-
-        engine = CeleryEngine(make_celery(settings))
-    else:
-        from service.engines.local import LocalEngine
-
-        engine = LocalEngine(place, settings.jobs)
     models = KeptModels(place.registry)
     remembered = RememberedSource(models, lambda: place.registry.changes.number)
     runners = Runners(settings, remembered, scratch)
@@ -131,7 +125,7 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
         storage=place.storage,
         registry=place.registry,
         models=models,
-        engine=engine,
+        engine=open_engine(settings, place),
         runners=runners,
         protocol=Protocol(remembered, runners),
         inference=Inference(runners, remembered, lambda scope: caller_in(scope).tenant),

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -20,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning, Reject
@@ -40,6 +40,7 @@ __all__ = ["CeleryEngine", "make_celery", "run_delivered", "run_worker"]
 _LOG = logging.getLogger("service.engines.celery")
 _ID = re.compile("[0-9a-f]{32}")
 _NAME = "bnfold.jobs"
+_POOL = "pool"
 _TASK = "bnfold.run"
 _GRACE = 0.1  # seconds that a claim may have run out for before it is looked at again
 _CONFIRM = 5.0  # seconds that the broker may take to say that it has a message
@@ -52,12 +53,7 @@ _LAST = 10.0  # seconds that a worker may take to end after everything that it d
 
 
 def make_celery(settings: Settings) -> Celery:
-    """Return Celery's own object, set up so that no accepted message is lost and none runs unseen.
-
-    Raises:
-        UnusableSettingsError: If what is set cannot be used by several processes.
-    """
-    _check(settings)
+    """Return Celery's own object, set up so that no accepted message is lost and none runs unseen."""
     celery = Celery("bnfold", broker=settings.broker, set_as_current=False)
     celery.conf.update(
         accept_content=["json"],
@@ -85,31 +81,6 @@ def make_celery(settings: Settings) -> Celery:
         worker_enable_remote_control=False,
     )
     return celery
-
-
-def _check(settings: Settings) -> None:
-    if not settings.broker:
-        raise UnusableSettingsError(
-            "BNFOLD_ENGINE is celery, and BNFOLD_BROKER does not say where RabbitMQ is\n"
-            "  hint: Set BNFOLD_BROKER to amqp://USER:PASSWORD@HOST."
-        )
-    scheme = urlsplit(settings.broker).scheme
-    if scheme not in {"amqp", "amqps"}:
-        raise UnusableSettingsError(
-            f"BNFOLD_BROKER begins with {scheme[:20]!r}, and only RabbitMQ loses nothing when a worker dies\n"
-            "  hint: Set it to amqp://USER:PASSWORD@HOST or amqps://USER:PASSWORD@HOST."
-        )
-    for name, url, what in (
-        ("BNFOLD_DATABASE", settings.database, "postgresql+psycopg://USER:PASSWORD@HOST/NAME"),
-        ("BNFOLD_STORAGE", settings.storage, "s3://BUCKET/FOLDER, or to file:///FOLDER where all machines have it"),
-    ):
-        if not url:
-            raise UnusableSettingsError(
-                f"BNFOLD_ENGINE is celery, and {name} is not set, so each process would have one of its own\n"
-                f"  hint: Set {name} to {what}."
-            )
-    if settings.database.startswith("sqlite"):
-        _LOG.warning("BNFOLD_DATABASE is a file of SQLite: services and workers have to run on one machine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +163,7 @@ def run_worker(settings: Settings) -> int:
             "no level of the sandbox can be kept on this machine, so no job can be worked on\n"
             "  hint: Look at docs/sandbox.md, or set BNFOLD_SANDBOX=off if every file that is sent is trusted."
         )
+    shutil.rmtree(scratch.root / _POOL, ignore_errors=True)
     # What is wrong is told now, and not by each job; connections are not shared with processes that are forked.
     open_workplace(settings, scratch).table.engine.dispose()
 
@@ -225,6 +197,10 @@ def run_worker(settings: Settings) -> int:
         _LOG.info("the worker ends as soon as the jobs that run have ended")
         threading.Thread(target=_hurry, args=(worker, settings.stop_seconds), daemon=True).start()
 
+    def forked(**_: Any) -> None:
+        _own(scratch)
+
+    signals.worker_process_init.connect(forked, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(ends, weak=False)
     worker.start()
@@ -279,7 +255,28 @@ async def _try(settings: Settings, scratch: Scratch, job: str, *, again: bool) -
 @cache
 def _place(settings: Settings, scratch: Scratch) -> Workplace:
     """Return the workplace of this process: connections are not shared with the process that it was forked from."""
-    return open_workplace(settings, scratch)
+    return open_workplace(settings, _own(scratch))
+
+
+@cache
+def _own(scratch: Scratch) -> Scratch:
+    """Make the folder of this process of the pool, and sweep away those of processes that were killed."""
+    folders = scratch.root / _POOL
+    folders.mkdir(exist_ok=True)
+    for left in folders.iterdir():
+        if left.name == str(os.getpid()) or not _lives(int(left.name)):
+            shutil.rmtree(left, ignore_errors=True)
+    root = folders / str(os.getpid())
+    (root / "aside").mkdir(parents=True)
+    return Scratch(root, scratch.lock)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _hurry(worker: Any, seconds: float) -> None:

@@ -145,6 +145,10 @@ class Program:
         self.process.stdout.close()
         return code
 
+    def left(self) -> list[Path]:
+        """Return the folders of requests and conversions that lie in its own folder."""
+        return [path for aside in self.store.rglob("aside") for path in aside.iterdir()]
+
     def conversions(self) -> list[int]:
         """Return the processes below it that convert something."""
         status = _status()
@@ -285,8 +289,7 @@ class Deployment:
         for program in (*self.services, *self.workers):
             if program.alive:
                 until(lambda program=program: not program.conversions(), "the end of all conversions")  # type: ignore[misc]
-                aside = program.store / "aside"
-                until(lambda aside=aside: not list(aside.iterdir()), f"{aside} is empty")  # type: ignore[misc]
+                until(lambda program=program: not program.left(), f"nothing is left in {program.store}")  # type: ignore[misc]
 
 
 def _text(path: Path) -> str:

@@ -146,7 +146,7 @@ def test_a_worker_that_may_not_wait_gives_its_job_back(on: Deployment) -> None:
         on.workers.remove(hurried)
         if hurried.alive:
             hurried.kill()
-    assert list((hurried.store / "aside").iterdir()) == []
+    assert hurried.left() == []
     on.start()
     succeeded(on, job)
 
