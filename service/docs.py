@@ -154,10 +154,21 @@ curl localhost:8080/v2/models/NAME/infer \\
     -d '{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}'
 ```
 
-The Open Inference Protocol, version 2, with the extension `binary_tensor_data`; any of its clients will do. `-1` in a
-shape stands for any size. FP16 travels as binary only, BF16 not at all. A number that JSON cannot write (NaN, infinity)
-is an error unless the output is asked for as binary. Models run in onnxruntime with its own rewriting of graphs
-switched off, so that what is served is what was proven."""
+The Open Inference Protocol, version 2, over HTTP and over gRPC (`inference.GRPCInferenceService`, on a port of its own,
+`BNFOLD_GRPC_PORT`), with binary tensors, model repository, configuration and statistics; any of its clients will do,
+and those of Triton and KServe are tried. `-1` in a shape stands for any size. FP16 and BF16 travel as binary only. A
+number that JSON cannot write (NaN, infinity) is an error unless the output is asked for as binary. Requests may be
+compressed with gzip or deflate; answers are for whoever names one of the two, alone, in `Accept-Encoding`. Sequences of
+requests, shared memory and outputs as classes are not offered.
+
+A model is loaded when it is first asked, run once, and ready then: `GET /v2/models/NAME/ready` waits for that. So many
+are kept loaded as `BNFOLD_RUNNERS` says. `POST /v2/repository/models/NAME/unload` unloads a model until it is loaded by
+name or the service starts again. Each model runs in a process of its own that reads the requests, too; one that dies or
+hangs is replaced, and requests that were not at fault are put to the next one.
+
+Models run in onnxruntime with its own rewriting of graphs switched off, so that what is served is what was proven.
+Requests that wait for the same model are run together where nobody can tell: each row must depend on nothing but itself
+by the graph, and be computed to the same bits alone and among others, which is tried when the model is loaded."""
 
 _ERRORS = """## Errors
 
