@@ -11,7 +11,6 @@ from bnfold.cli.accounts import Accounts, account_options, check_accounts
 from bnfold.cli.base import Command, State
 from bnfold.cli.destination import STDOUT, check_destination, check_stdout, usage
 from bnfold.cli.options import chosen, folding_options, framework_options, naming_options, path_argument, proof_options
-from bnfold.cli.remote import Errand, check_job, check_local_only, fields_of, key_of, run_errand
 from bnfold.cli.work import Job, run_conversion
 
 __all__ = ["convert"]
@@ -68,6 +67,8 @@ def convert(
     accounts = Accounts(report, html)
     check_accounts(accounts, output, read)
     if server is not None:
+        from bnfold.cli.remote import Errand, check_job, check_local_only, fields_of, key_of, run_errand
+
         check_local_only({**told, "force": force})
         fields = fields_of(state.settings, accounts, told)
         key, job = key_of(api_key_file), check_job(job)
