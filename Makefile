@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup demo test lint serve bench zoo constraints clients
+.PHONY: help setup demo test lint serve bench zoo constraints clients cluster-test
 
 help:                ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
 
 setup: $(STAMP)      ## make .venv with everything in it
 
@@ -35,6 +35,10 @@ $(CLIENTS)/.installed: tests/service/clients.txt
 
 test: $(STAMP)       ## lint, types, floors and every test
 	$(BIN)/python -m pytest
+
+# Takes PostgreSQL and RabbitMQ, of which it starts servers of its own: apt-get install postgresql rabbitmq-server
+cluster-test: $(STAMP) ## jobs on many machines: kills, lost messages, restarts, and a load
+	BNFOLD_TEST_EVERYTHING=1 $(BIN)/python -m pytest tests/service/cluster tests/service/cluster/load.py
 
 lint: $(STAMP)       ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -15,7 +15,7 @@ import pytest
 from service.__main__ import _listen
 from service.docs import HTTP_PAGE, SETTINGS_PAGE, http_page, settings_page
 from service.settings import UnusableSettingsError, is_loopback, read_settings, unknown_names
-from tests.service.server import ROOT, serving
+from tests.service.server import serving
 
 
 def test_the_service_says_why_it_does_not_start(store: Path, tmp_path: Path) -> None:
@@ -106,19 +106,6 @@ def test_the_pages_are_those_of_the_code() -> None:
     again = "write it again with: .venv/bin/python -m service.docs"
     assert SETTINGS_PAGE.read_text("utf-8") == settings_page(), again
     assert HTTP_PAGE.read_text("utf-8") == http_page(), again
-
-
-def test_the_compose_file_sets_what_there_is() -> None:
-    text = (ROOT / "docker-compose.yml").read_text("utf-8")
-    told = dict(re.findall(r"^      (BNFOLD_[A-Z_]+): \"([^\"]*)\"$", text, re.MULTILINE))
-    assert told
-    assert set(re.findall(r"BNFOLD_[A-Z_]+", text)) == set(told)
-    assert unknown_names(told) == []
-    assert read_settings(told) != read_settings({})
-    assert all(len(line) - len(line.lstrip()) in {0, 2, 4, 6} for line in text.splitlines())
-    assert re.search(r'^      - "127\.0\.0\.1:8080:8080"$', text, re.MULTILINE), "only this machine may reach it"
-    for path in re.findall(r"^      (?:dockerfile|context): (\S+)$", text, re.MULTILINE):
-        assert (ROOT / path).exists()
 
 
 def test_answers_do_not_wait_for_more() -> None:
