@@ -94,6 +94,8 @@ def _problems() -> list[str]:
 
 def _default(about: FieldInfo) -> str:
     value = about.default
+    if value is None or value == 0:
+        return "" if value is None else str(value).lower() if isinstance(value, bool) else "0"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, ByteSize):
@@ -116,6 +118,11 @@ in a process of its own that is confined and has limits, and every served model 
 A folded model is kept as version 1, 2, 3 … of the `name` that the request gives. Without one it gets a name that is
 made from the file's and from the content, the options and the versions that folded it, so that it never stands for
 anything else. The same again is answered at once.
+
+Where the service asks for a key, it comes as `Authorization: Bearer KEY` or `X-API-Key: KEY`; without one, or with one
+that is not known, the answer is 401, and 403 where the key is for something else. What belongs to another tenant is
+answered like what is not there. Where it asks for none, pages of other origins are refused with 403.
+[operating.md](operating.md) says more, also about limits, metrics and the log. Every answer has an `X-Request-ID`.
 """
 
 _FORM = """## The form that `/fold` takes
