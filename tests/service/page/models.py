@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.service.server import post, wait_for
+
 if TYPE_CHECKING:
+    import httpx
     from playwright.sync_api import Page
 
-__all__ = ["HOSTILE", "LONG", "drop", "every_kind", "hostile_model"]
+__all__ = ["HOSTILE", "LONG", "drop", "every_kind", "hostile_model", "sent"]
 
 HOSTILE = "<img src=x onerror=window.ran=1>"
 LONG = "a_layer_with_a_name_that_goes_on_" * 8
@@ -40,6 +43,25 @@ _KINDS = {
 def drop(page: Page, content: bytes, name: str, place: str = "#drop") -> None:
     """Drop a file as a person does with a mouse."""
     page.evaluate(_DROP, [place, base64.b64encode(content).decode("ascii"), name])
+
+
+def sent(client: httpx.Client, content: bytes, name: str = "network.onnx", **fields: str) -> dict[str, Any]:
+    """Fold a file without the page, however long it takes, and return its job, with its model or its error."""
+    answer = post(client, content, name, **fields)
+    body: dict[str, Any] = answer.json()
+    if answer.status_code == 200:
+        job = body["job"]
+    elif answer.status_code == 202:
+        job = body["id"]
+    else:
+        job = answer.headers["link"].partition(">")[0].rpartition("/")[2]
+
+    def ended() -> Any:
+        found = client.get(f"/jobs/{job}").json()
+        return found if found["finished"] else None
+
+    result: dict[str, Any] = wait_for(ended, 120)
+    return result
 
 
 def hostile_model() -> bytes:

@@ -190,7 +190,7 @@ def test_a_job_can_be_cancelled_and_so_can_an_upload(visit: Visit, server: Serve
 
     line = page.context.new_cdp_session(page)
     line.send("Network.enable")
-    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 200_000}
+    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000}
     line.send("Network.emulateNetworkConditions", limits)
     visit.open()
     visit.drop(os.urandom(3 * 2**20), "large.onnx")
