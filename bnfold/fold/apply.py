@@ -17,12 +17,13 @@ from bnfold.fold.linear_nodes import changed_attributes, changed_constants, stor
 from bnfold.fold.regions import regions_of
 from bnfold.fold.storable import dtype_of, own_dtype
 from bnfold.fold.uncollected import uncollected
+from bnfold.graph.copying import copied_without_weights
 from bnfold.graph.shapes import GraphPath, subgraphs
 from bnfold.graph.view import views
 from bnfold.rules import RULES, Absorber, Form, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bnfold.affine.linear import Attribute
     from bnfold.fold.plan import Fold, FoldPlan
@@ -58,8 +59,10 @@ def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES, outside: O
         rules: The tables that the plan was made with.
         outside: Where large new weights are kept out of memory; None holds them in the new model.
     """
-    folded = ModelProto()
-    folded.CopyFrom(model)
+    light = copied_without_weights(model) if any(not fold.graph for fold in plan.folds) else None
+    folded = ModelProto() if light is None else light
+    if light is None:
+        folded.CopyFrom(model)
     if not plan.folds:
         return Folded(folded, ())
     by_graph: dict[GraphPath, list[Fold]] = defaultdict(list)
@@ -77,7 +80,8 @@ def apply(model: ModelProto, plan: FoldPlan, *, rules: Rules = RULES, outside: O
         deque(draft.read_sources(plan.keep), maxlen=0)
         for fold in folds:
             draft.take(fold.index, fold.direction, fold.steps, fold.rest)
-        _Writer(draft, _graph_at(folded.graph, view.path), model.ir_version, None if view.path else outside).write()
+        writer = _Writer(draft, _graph_at(folded.graph, view.path), model.ir_version, None if view.path else outside)
+        writer.write(() if view.path or light is None else model.graph.initializer)
         regions.extend(regions_of(draft, folds))
     for view in every:
         view.release()
@@ -96,12 +100,17 @@ class _Writer:
     def __init__(self, draft: Draft, graph: GraphProto, ir_version: int, outside: Outside | None) -> None:
         self.draft, self.graph, self.wiring = draft, graph, draft.wiring
         self.ir_version, self.outside = ir_version, outside
-        self.tensors: deque[TensorProto] = deque()
+        self.made: set[str] = set()
         self.attributes: dict[int, dict[str, Attribute | None]] = {}
         self.loose: list[str] = []
         self._same: dict[tuple[str, str], str] = {}
 
-    def write(self) -> None:
+    def write(self, weights: Iterable[TensorProto]) -> None:
+        """Write it all.
+
+        Args:
+            weights: The initializers that the copy still lacks.
+        """
         for index, taken in sorted(self.draft.taken_in.items()):
             if index not in self.draft.gone and taken:
                 self._write_linear(index, taken[0].absorber)
@@ -116,7 +125,7 @@ class _Writer:
             if index < len(self.draft.view):
                 self.loose += [name for name in self.draft.view.graph.node[index].input if name]
         self._drop_unused()
-        self._write_nodes()
+        self._write_nodes(weights)
 
     # New constants.
 
@@ -186,7 +195,8 @@ class _Writer:
             tensor = numpy_helper.from_array(array, name)
             if self.outside is not None and self.outside.takes(array.nbytes):
                 tensor = self.outside.put(tensor)
-            self.tensors.append(tensor)
+            self.graph.initializer.append(tensor)  # a copy of it, and it is let go
+            self.made.add(name)
             if shared:
                 self._same[key] = name
         self.wiring.set_input(index, position, name)
@@ -215,7 +225,7 @@ class _Writer:
 
     # The graph.
 
-    def _write_nodes(self) -> None:
+    def _write_nodes(self, weights: Iterable[TensorProto]) -> None:
         nodes: list[NodeProto] = []
         for index, node in enumerate(self.graph.node):
             reads = self.wiring.inputs[index]
@@ -240,14 +250,15 @@ class _Writer:
         self.graph.node.extend(nodes)
         unused = {name for name in self.loose if not self.wiring.uses.get(name) and not self.wiring.is_fixed(name)}
         _keep_only(self.graph.initializer, unused)
+        self.graph.initializer.extend(tensor for tensor in weights if tensor.name not in unused)
+        self.graph.initializer.sort(key=lambda tensor: tensor.name in self.made)  # the new ones are the last
         if self.ir_version < 4:  # initializers must be inputs too
             _keep_only(self.graph.input, unused)
             self.graph.input.extend(
                 helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-                for tensor in self.tensors
+                for tensor in self.graph.initializer
+                if tensor.name in self.made
             )
-        while self.tensors:  # each is copied, and let go
-            self.graph.initializer.append(self.tensors.popleft())
         vanished = {name for node in self.draft.view.graph.node for name in node.output} - set(self.wiring.producers)
         _keep_only(self.graph.value_info, vanished)
 
