@@ -21,6 +21,7 @@ __all__ = [
     "IdempotencyError",
     "InternalError",
     "IssuerAwayError",
+    "KilledError",
     "LengthRequiredError",
     "LimitError",
     "LoadedError",
@@ -234,6 +235,13 @@ class CrashedError(ServiceError):
     """The process that did the work died."""
 
     code = "crashed"
+    status = 500
+
+
+class KilledError(ServiceError):
+    """The conversion was killed each time that it was begun: from outside, or by a fault of native code."""
+
+    code = "killed"
     status = 500
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from service.problems import (
     CrashedError,
     InternalError,
+    KilledError,
     LimitError,
     RefusedError,
-    ServiceError,
     StorageError,
     TimeLimitError,
 )
@@ -26,7 +26,7 @@ from service.reading import blame
 from service.sandbox import Choice, Limits, child_command, child_environment, ended
 from service.settings import Settings
 
-__all__ = ["KilledError", "Tell", "convert"]
+__all__ = ["Tell", "convert"]
 
 Tell = Callable[[str, float | None], None]
 """Told the step that runs, and how much of it is done."""
@@ -35,13 +35,6 @@ _LOG = logging.getLogger("service.jobs")
 _LARGEST_OUTCOME = 2**20
 _LONGEST_LINE = 2**14
 _TAIL = 8192
-
-
-class KilledError(ServiceError):
-    """Something killed the child: it may have been its own doing, or nothing that it could help."""
-
-    code = "crashed"
-    status = 500
 
 
 async def convert(

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from service.database.connecting import reading, writing
 from service.database.schema import events, jobs, now
 from service.jobs.job import CANCELLED, ENDED, FAILED, QUEUED, RUNNING, SUCCEEDED, Event, Job, State, Wanted
+from service.jobs.rows import COLUMNS, alone, claimed_as, free, of_row, row_of, tell
 from service.jobs.tally import hour_of, leave_end, leave_kill, note_bytes, sent_bytes
 
 __all__ = ["Accepted", "JobTable", "OtherRequestError"]
 
-_COLUMNS = [jobs.c[field.name] for field in fields(Job)]
 _RING_AGAIN = 10.0  # seconds until an engine is told of a job again that nobody has begun; doubled each time
 _RING_AT_LEAST = 600.0  # the longest such wait
-_STEPS_KEPT = 2000  # events of one job
 _DAY = 24  # hours
 
 
@@ -81,7 +80,7 @@ class JobTable:
                         return None
                     hour = hour_of(connection)
                     if check is not None:
-                        _alone(connection, wanted.tenant)
+                        alone(connection, wanted.tenant)
                         own = connection.execute(unfinished.where(jobs.c.tenant == wanted.tenant)).scalar_one()
                         check(own, sent_bytes(connection, wanted.tenant, hour, _DAY))
                     note_bytes(connection, wanted.tenant, wanted.bytes, hour)
@@ -103,26 +102,26 @@ class JobTable:
                             created=now(),
                         )
                     )
-                    _tell(connection, wanted.id, "state", {"state": QUEUED})
-                    return Accepted(_job(connection, wanted.id), new=True)
+                    tell(connection, wanted.id, "state", {"state": QUEUED})
+                    return Accepted(row_of(connection, wanted.id), new=True)
             except IntegrityError:
                 continue  # somebody else made it in the meantime: now it is found
 
     def _same(self, connection: Connection, wanted: Wanted) -> Job | None:
         if wanted.idempotency is not None:
             row = connection.execute(
-                select(*_COLUMNS).where(jobs.c.tenant == wanted.tenant, jobs.c.idempotency == wanted.idempotency)
+                select(*COLUMNS).where(jobs.c.tenant == wanted.tenant, jobs.c.idempotency == wanted.idempotency)
             ).one_or_none()
             if row is not None:
                 if row.key != wanted.key:
                     raise OtherRequestError(wanted.idempotency)
-                return _of(row)
+                return of_row(row)
         row = connection.execute(
-            select(*_COLUMNS).where(
+            select(*COLUMNS).where(
                 jobs.c.tenant == wanted.tenant, jobs.c.key == wanted.key, jobs.c.state.in_((QUEUED, RUNNING))
             )
         ).one_or_none()
-        return None if row is None else _of(row)
+        return None if row is None else of_row(row)
 
     def claim(self, job: str) -> Job | None:
         """Begin to work on a job; None where there is nothing to begin: it is unknown, ended, or somebody works on it.
@@ -130,8 +129,8 @@ class JobTable:
         A job that was begun as often as it may be is ended as failed, and None is returned.
         """
         with writing(self.engine) as connection:
-            free = select(*_COLUMNS).where(jobs.c.id == job, _free()).with_for_update()
-            row = connection.execute(free).one_or_none()
+            begun = select(*COLUMNS).where(jobs.c.id == job, free()).with_for_update()
+            row = connection.execute(begun).one_or_none()
             if row is None:
                 return None
             if row.cancel:
@@ -156,8 +155,8 @@ class JobTable:
                     done=None,
                 )
             )
-            _tell(connection, job, "state", {"state": RUNNING, "attempt": row.attempt + 1})
-            return _job(connection, job)
+            tell(connection, job, "state", {"state": RUNNING, "attempt": row.attempt + 1})
+            return row_of(connection, job)
 
     def lease(self, job: str) -> float | None:
         """Return for how many seconds a job is still somebody's; None where it does not run."""
@@ -174,7 +173,7 @@ class JobTable:
         with writing(self.engine) as connection:
             kept = connection.execute(
                 update(jobs)
-                .where(_claimed(job))
+                .where(claimed_as(job))
                 .values(lease_until=now() + self.lease_seconds)
                 .returning(jobs.c.cancel)
             ).one_or_none()
@@ -183,9 +182,9 @@ class JobTable:
     def tell_step(self, job: Job, step: str, done: float | None) -> None:
         """Note what is being done, and how much of it is done."""
         with writing(self.engine) as connection:
-            noted = connection.execute(update(jobs).where(_claimed(job)).values(step=step[:200], done=done))
+            noted = connection.execute(update(jobs).where(claimed_as(job)).values(step=step[:200], done=done))
             if noted.rowcount == 1:
-                _tell(connection, job.id, "step", {"step": step[:200], "done": done})
+                tell(connection, job.id, "step", {"step": step[:200], "done": done})
 
     def succeed(self, connection: Connection, job: Job, version: int, **about: Any) -> bool:
         """End a job with its model, inside the transaction that keeps the model; False where the claim was lost."""
@@ -211,9 +210,9 @@ class JobTable:
         with writing(self.engine) as connection:
             attempt = jobs.c.attempt - 1 if blameless else jobs.c.attempt
             values = {"state": QUEUED, "owner": None, "lease_until": None, "attempt": attempt, "ring_after": now()}
-            if connection.execute(update(jobs).where(_claimed(job)).values(**values)).rowcount != 1:
+            if connection.execute(update(jobs).where(claimed_as(job)).values(**values)).rowcount != 1:
                 return False
-            _tell(connection, job.id, "state", {"state": QUEUED})
+            tell(connection, job.id, "state", {"state": QUEUED})
             if not blameless:
                 leave_kill(connection)
             return True
@@ -228,7 +227,7 @@ class JobTable:
                 self._end(connection, job, CANCELLED)
             elif row.state == RUNNING:
                 connection.execute(update(jobs).where(jobs.c.id == job).values(cancel=True))
-            return _job(connection, job)
+            return row_of(connection, job)
 
     def purge(self, job: str) -> None:
         """Forget a job that has ended."""
@@ -239,14 +238,14 @@ class JobTable:
 
     def to_ring(self, most: int = 1000) -> list[str]:
         """Return jobs that an engine has to be told of (again), oldest first."""
-        due = select(jobs.c.id).where(_free(), jobs.c.ring_after <= now()).order_by(jobs.c.created).limit(most)
+        due = select(jobs.c.id).where(free(), jobs.c.ring_after <= now()).order_by(jobs.c.created).limit(most)
         with reading(self.engine) as connection:
             return list(connection.execute(due).scalars())
 
     def rang(self, job: str) -> None:
         """Note that an engine was told of a job, unless somebody has begun already."""
         with writing(self.engine) as connection:
-            told = select(jobs.c.rung).where(jobs.c.id == job, _free()).with_for_update()
+            told = select(jobs.c.rung).where(jobs.c.id == job, free()).with_for_update()
             rung = connection.execute(told).scalar_one_or_none()
             if rung is not None:
                 wait = min(_RING_AGAIN * 2 ** min(rung, 16), _RING_AT_LEAST)
@@ -259,20 +258,20 @@ class JobTable:
             for row in rows:
                 values = {"state": QUEUED, "owner": None, "lease_until": None, "ring_after": now()}
                 connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values))
-                _tell(connection, row.id, "state", {"state": QUEUED})
+                tell(connection, row.id, "state", {"state": QUEUED})
             return len(rows)
 
     def waiting(self, most: int) -> list[str]:
         """Return the jobs that nobody works on, oldest first."""
         with reading(self.engine) as connection:
-            oldest = select(jobs.c.id).where(_free()).order_by(jobs.c.created, jobs.c.id).limit(most)
+            oldest = select(jobs.c.id).where(free()).order_by(jobs.c.created, jobs.c.id).limit(most)
             return [row.id for row in connection.execute(oldest)]
 
     def job(self, job: str) -> Job | None:
         """Return a job; None where it is unknown."""
         with reading(self.engine) as connection:
-            row = connection.execute(select(*_COLUMNS).where(jobs.c.id == job)).one_or_none()
-            return None if row is None else _of(row)
+            row = connection.execute(select(*COLUMNS).where(jobs.c.id == job)).one_or_none()
+            return None if row is None else of_row(row)
 
     def listed(
         self, tenant: str | None, state: State | None, most: int, before: tuple[float, str] | None
@@ -285,7 +284,7 @@ class JobTable:
             most: How many.
             before: The ``created`` and ``id`` of the last one of the page before.
         """
-        query = select(*_COLUMNS).order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(most)
+        query = select(*COLUMNS).order_by(jobs.c.created.desc(), jobs.c.id.desc()).limit(most)
         if tenant is not None:
             query = query.where(jobs.c.tenant == tenant)
         if state is not None:
@@ -294,7 +293,7 @@ class JobTable:
             created, job = before
             query = query.where(or_(jobs.c.created < created, and_(jobs.c.created == created, jobs.c.id < job)))
         with reading(self.engine) as connection:
-            return [_of(row) for row in connection.execute(query)]
+            return [of_row(row) for row in connection.execute(query)]
 
     def events(self, job: str, after: int, most: int = 500) -> list[Event]:
         """Return what happened to a job after the ``after``-th event."""
@@ -319,9 +318,9 @@ class JobTable:
 
     def expired_uploads(self, most: int = 100) -> list[Job]:
         """Return jobs whose uploads are to be thrown away."""
-        query = select(*_COLUMNS).where(jobs.c.upload_expires_at <= now()).limit(most)
+        query = select(*COLUMNS).where(jobs.c.upload_expires_at <= now()).limit(most)
         with reading(self.engine) as connection:
-            return [_of(row) for row in connection.execute(query)]
+            return [of_row(row) for row in connection.execute(query)]
 
     def forget_upload(self, job: str) -> None:
         """Note that the upload of a job is not there any more."""
@@ -330,9 +329,9 @@ class JobTable:
 
     def expired(self, most: int = 100) -> list[Job]:
         """Return jobs that are to be forgotten."""
-        query = select(*_COLUMNS).where(jobs.c.expires_at <= now()).limit(most)
+        query = select(*COLUMNS).where(jobs.c.expires_at <= now()).limit(most)
         with reading(self.engine) as connection:
-            return [_of(row) for row in connection.execute(query)]
+            return [of_row(row) for row in connection.execute(query)]
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of some jobs that are there."""
@@ -350,7 +349,7 @@ class JobTable:
         **values: Any,
     ) -> bool:
         ended = update(jobs).where(
-            _claimed(claim) if claim is not None else and_(jobs.c.id == job, jobs.c.state.not_in(ENDED))
+            claimed_as(claim) if claim is not None else and_(jobs.c.id == job, jobs.c.state.not_in(ENDED))
         )
         values |= {
             "state": state,
@@ -367,41 +366,9 @@ class JobTable:
         body = {"state": state}
         if values.get("error") is not None:
             body["error"] = values["error"]
-        _tell(connection, job, "state", body)
+        tell(connection, job, "state", body)
         leave_end(connection, job, steps or {})
         return True
-
-
-def _free() -> Any:
-    return or_(jobs.c.state == QUEUED, and_(jobs.c.state == RUNNING, jobs.c.lease_until < now()))
-
-
-def _alone(connection: Connection, tenant: str) -> None:
-    """Let nobody else count what a tenant has until this transaction has ended; SQLite never does."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(tenant, 0))))
-
-
-def _claimed(job: Job) -> Any:
-    return and_(jobs.c.id == job.id, jobs.c.state == RUNNING, jobs.c.owner == job.owner)
-
-
-def _tell(connection: Connection, job: str, kind: str, body: Mapping[str, Any]) -> None:
-    # Whoever writes an event holds the row of its job, so nobody takes the same number.
-    last = connection.execute(select(func.coalesce(func.max(events.c.number), 0)).where(events.c.job == job))
-    number = last.scalar_one() + 1
-    if kind == "step" and number > _STEPS_KEPT:
-        return
-    connection.execute(insert(events).values(job=job, number=number, at=now(), kind=kind, body=dict(body)))
-
-
-def _job(connection: Connection, job: str) -> Job:
-    return _of(connection.execute(select(*_COLUMNS).where(jobs.c.id == job)).one())
-
-
-def _of(row: Row[Any]) -> Job:
-    told = dict(row._mapping)  # noqa: SLF001  (a public name of SQLAlchemy's, in spite of its look)
-    return Job(**{**told, "bytes": int(told["bytes"])})
 
 
 def _given_up(attempts: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ __all__ = [
 _KEPT = 86400.0  # seconds after which what nobody has asked for is not counted any more
 _MOST = 500
 _HOUR = 3600
-_KILLS: Mapping[str, str] = {"time-limit": "time", "limit": "memory", "crashed": "signal"}
+_KILLS: Mapping[str, str] = {"time-limit": "time", "limit": "memory", "crashed": "signal", "killed": "signal"}
 
 STEPS: Mapping[str, str] = {
     "read": "read",

@@ -19,10 +19,10 @@ from sqlalchemy.exc import TimeoutError as TimeoutOfPoolError
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from service.database.connecting import first_line, open_database
-from service.jobs.conversion import KilledError, convert
+from service.jobs.conversion import convert
 from service.jobs.job import Job
 from service.jobs.table import JobTable
-from service.problems import InternalError, ServiceError, body_of, storage_error
+from service.problems import InternalError, KilledError, ServiceError, body_of, storage_error
 from service.registry.registry import Registry
 from service.sandbox import Choice, choose
 from service.scratch import Scratch

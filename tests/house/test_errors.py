@@ -21,7 +21,8 @@ def _tree(root: type[errors.BnfoldError]) -> list[type[errors.BnfoldError]]:
 def tree() -> list[type[errors.BnfoldError]]:
     """Every error class that any module of bnfold or the service defines."""
     for module in modules():
-        if not module.path.endswith("__main__.py"):
+        # Alembic runs the first, and Python the second.
+        if not module.path.endswith(("migrations/env.py", "__main__.py")):
             importlib.import_module(module.name)
     return _tree(errors.BnfoldError)
 

@@ -15,7 +15,7 @@ import pytest
 from service import child, upload
 from service.app import make_app
 from service.jobs import conversion
-from service.problems import ServiceError, problem
+from service.problems import KilledError, ServiceError, problem
 from service.routes import health
 from service.scratch import open_scratch
 from service.settings import read_settings
@@ -131,8 +131,8 @@ def test_what_the_child_says_is_told(tmp_path: Path, outcome: Any, status: int, 
 @pytest.mark.parametrize(
     ("status", "log", "code", "detail"),
     [
-        (-9, b"", "crashed", "the conversion was killed by signal 9 (SIGKILL) before it ended"),
-        (-11, b"", "crashed", "the conversion was killed by signal 11 (SIGSEGV) before it ended"),
+        (-9, b"", "killed", "the conversion was killed by signal 9 (SIGKILL) before it ended"),
+        (-11, b"", "killed", "the conversion was killed by signal 11 (SIGSEGV) before it ended"),
         (-6, b"std::bad_alloc", "limit", "the conversion takes more memory than the 17179869184 bytes it is given"),
         (-24, b"", "time-limit", "the conversion took longer than 300 s and was stopped"),
         (1, b"", "crashed", "the conversion ended with status 1 and no result"),
@@ -147,4 +147,4 @@ def test_how_the_child_ended_is_told(tmp_path: Path, *, status: int, log: bytes,
         conversion._outcome(tmp_path, "m", status, read_settings({}))
     assert (caught.value.code, str(caught.value)) == (code, detail)
     # What killed it may not have been its own doing: only then is it begun again.
-    assert isinstance(caught.value, conversion.KilledError) == (status in {-9, -11})
+    assert isinstance(caught.value, KilledError) == (status in {-9, -11})

@@ -110,7 +110,7 @@ def test_a_conversion_that_is_killed_each_time_is_given_up(store: Path, crew: Th
         wait_for(lambda: server.children("service.child") not in ([], [first]))
         os.kill(server.held_child(), signal.SIGKILL)
         told = answer.result()
-        assert (told.status_code, told.json()["code"]) == (500, "crashed")
+        assert (told.status_code, told.json()["code"]) == (500, "killed")
         assert told.json()["detail"] == "the conversion was killed by signal 9 (SIGKILL) before it ended"
         wait_for(lambda: server.aside() == [])
         (job,) = client.get("/jobs?state=failed").json()["jobs"]

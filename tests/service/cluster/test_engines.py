@@ -112,7 +112,7 @@ def test_a_conversion_that_is_killed_each_time_is_given_up(on: Deployment) -> No
         killed.append(child)
         os.kill(child, signal.SIGKILL)
     body = on.ended(job)
-    assert (body["state"], body["attempt"], body["error"]["code"]) == ("failed", 3, "crashed")
+    assert (body["state"], body["attempt"], body["error"]["code"]) == ("failed", 3, "killed")
 
 
 def test_when_a_worker_is_killed_with_all_it_started_its_job_is_begun_again(on: Deployment) -> None:
