@@ -38,7 +38,7 @@ test: $(STAMP)       ## lint, types, floors and every test
 
 # Takes PostgreSQL and RabbitMQ, of which it starts servers of its own: apt-get install postgresql rabbitmq-server
 cluster-test: $(STAMP) ## jobs on many machines: kills, lost messages, restarts, and a load
-	BNFOLD_TEST_EVERYTHING=1 $(BIN)/python -m pytest tests/service/cluster tests/service/cluster/load.py
+	BNFOLD_TEST_EVERYTHING=1 $(BIN)/python -m pytest tests/service/cluster tests/service/cluster/outages.py tests/service/cluster/load.py
 
 lint: $(STAMP)       ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -12,7 +12,7 @@ from typing import TypeVar
 import psycopg
 import pytest
 
-from tests.service.cluster.deployment import Deployment, deployed
+from tests.service.cluster.deployment import Deployment, deployed, in_order
 from tests.service.cluster.servers import Broker, MissingProgramError, PostgreSQL, broker, postgresql
 
 T = TypeVar("T")
@@ -83,4 +83,11 @@ def several(tmp_path_factory: pytest.TempPathFactory, postgres: PostgreSQL, rabb
         for number in range(2):
             deployment.add(number)
             deployment.add(number, "worker")
+        yield deployment
+
+
+@pytest.fixture(params=["alone", "several"], ids=["local", "celery"])
+def on(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """A deployment in which everybody runs, and in which everything has to be in order at the end."""
+    with in_order(request.getfixturevalue(request.param)) as deployment:
         yield deployment

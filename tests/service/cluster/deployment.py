@@ -76,6 +76,7 @@ class Program:
     environment: Mapping[str, str]
     url: str = ""
     process: subprocess.Popen[str] | None = None
+    _heard: bool = False
 
     @property
     def log(self) -> str:
@@ -95,6 +96,7 @@ class Program:
 
     def start(self) -> None:
         """Start it."""
+        self._heard = False
         with self.store.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", *self.words],
@@ -108,10 +110,13 @@ class Program:
 
     def ready(self) -> None:
         """Return when it can work."""
+        if self._heard:
+            return
         assert self.process is not None
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("bnfold "), self.log
+        self._heard = True
         if not self.words:
             self.url = line.split()[-1]
             with self.client() as client:
@@ -209,10 +214,10 @@ class Deployment:
 
     def start(self) -> None:
         """Start whoever does not run."""
-        down = [program for program in (*self.services, *self.workers) if not program.alive]
-        for program in down:
-            program.start()
-        for program in down:
+        for program in (*self.services, *self.workers):
+            if not program.alive:
+                program.start()
+        for program in (*self.services, *self.workers):
             program.ready()
 
     def close(self) -> None:
@@ -223,8 +228,9 @@ class Deployment:
         self.engine.dispose()
 
     def client(self, number: int = 0) -> httpx.Client:
-        """Return a client of one of the services."""
-        return self.services[number % len(self.services)].client()
+        """Return a client of one of the services that run."""
+        alive = [service for service in self.services if service.alive]
+        return alive[number % len(alive)].client()
 
     def held(self, others: tuple[int, ...] = ()) -> tuple[Program, int]:
         """Wait until somebody converts something, keep it from going on, and return who and what."""

@@ -21,6 +21,7 @@ QUEUE = "bnfold.jobs"
 
 @pytest.fixture
 def on(several: Deployment) -> Iterator[Deployment]:
+    """Services and workers with a broker."""
     with in_order(several) as deployment:
         yield deployment
 
@@ -77,18 +78,6 @@ def test_a_message_that_was_lost_is_sent_again(on: Deployment, rabbit: Broker) -
         succeeded(on, job)
     ring_now(on)
     succeeded(on, lost)
-
-
-def test_a_queue_that_was_deleted_is_made_again(on: Deployment, rabbit: Broker) -> None:
-    with channel(rabbit) as open_channel:
-        open_channel.queue_delete(QUEUE)
-    job = submitted(on)
-
-    def ends() -> bool:
-        ring_now(on)
-        return on.state(job) == "succeeded"
-
-    until(ends)
 
 
 def test_a_message_that_comes_many_times_is_one_result(on: Deployment, rabbit: Broker) -> None:
@@ -165,16 +154,6 @@ def test_when_the_broker_is_started_again_nothing_is_lost(on: Deployment, rabbit
     for one in meanwhile:
         succeeded(on, one)
     assert all(worker.alive for worker in on.workers)
-
-
-def test_while_the_broker_says_nothing_jobs_are_taken(on: Deployment, rabbit: Broker) -> None:
-    rabbit.signal(signal.SIGSTOP)
-    try:
-        jobs = [submitted(on, number) for number in range(2)]
-    finally:
-        rabbit.signal(signal.SIGCONT)
-    for job in jobs:
-        succeeded(on, job)
 
 
 def test_when_the_database_is_started_again_what_runs_goes_on(on: Deployment, postgres: PostgreSQL) -> None:

@@ -13,8 +13,8 @@ from service.settings import read_settings, unknown_names
 from tests.service.server import ROOT
 
 FILE = ROOT / "docker-compose.yml"
-KNOWN = set(
-    [
+KNOWN = {
+    *(
         "build",
         "cap_drop",
         "command",
@@ -25,16 +25,9 @@ KNOWN = set(
         "hostname",
         "image",
         "init",
-        "ports",
-        "profiles",
-        "read_only",
-        "restart",
-        "security_opt",
-        "stop_grace_period",
-        "tmpfs",
-        "volumes",
-    ]
-)
+    ),
+    *("ports", "profiles", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "volumes"),
+}
 OURS = {"api": [], "worker": ["python", "-m", "service", "worker"], "alone": []}
 
 
@@ -119,3 +112,24 @@ def test_no_password_is_in_the_image() -> None:
     user = lines.index("USER bnfold")
     assert not any(line.startswith(("RUN", "COPY")) for line in lines[user:])
     assert "bubblewrap" in text
+
+
+def test_the_manifest_of_kserve_sets_what_there_is() -> None:
+    manifest = yaml.safe_load((ROOT / "docs" / "kserve.yaml").read_text("utf-8"))
+    predictor = manifest["spec"]["predictor"]
+    (container,) = predictor["containers"]
+    told = {one["name"]: one["value"] for one in container["env"]}
+    assert unknown_names(told) == []
+    settings = read_settings(told)
+    assert container["ports"][0]["containerPort"] == settings.port
+    assert {mount["name"] for mount in container["volumeMounts"]} == {one["name"] for one in predictor["volumes"]}
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {str(settings.store), "/tmp"}
+    user = container["securityContext"]["runAsUser"]
+    assert f"--uid {user} " in (ROOT / "service" / "Dockerfile").read_text("utf-8")
+
+
+def test_what_the_page_says_is_set_is_a_setting() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text("utf-8")
+    assert unknown_names(dict.fromkeys(re.findall(r"BNFOLD_[A-Z_]+", page), "x")) == []
+    for link in re.findall(r"\]\(([\w.]+)\)", page):
+        assert (ROOT / "docs" / link).is_file(), link

@@ -9,24 +9,13 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import pytest
 
 from service.database.connecting import open_database
 from service.jobs.job import Wanted
 from service.jobs.table import JobTable
-from tests.service.cluster.deployment import SEEDS, Deployment, ask, in_order, let_go, submitted, succeeded, until
+from tests.service.cluster.deployment import SEEDS, Deployment, ask, let_go, submitted, succeeded, until
 from tests.service.server import conv_model
-
-
-@pytest.fixture(params=["alone", "several"], ids=["local", "celery"])
-def on(request: pytest.FixtureRequest) -> Iterator[Deployment]:
-    """A deployment in which everybody runs, and in which everything has to be in order at the end."""
-    with in_order(request.getfixturevalue(request.param)) as deployment:
-        yield deployment
 
 
 def test_a_job_runs_and_its_model_is_there_for_all(on: Deployment) -> None:
@@ -124,26 +113,6 @@ def test_when_a_worker_is_killed_with_all_it_started_its_job_is_begun_again(on: 
     assert succeeded(on, job)["attempt"] >= 2
 
 
-def test_when_a_worker_is_killed_alone_what_it_started_dies_with_it(on: Deployment) -> None:
-    job = submitted(on)
-    program, child = on.held()
-    program.kill(tree=False)
-    until(lambda: not Path(f"/proc/{child}").exists(), "the end of the conversion")
-    on.start()
-    assert succeeded(on, job)["attempt"] >= 2
-
-
-def test_a_job_whose_worker_dies_each_time_is_given_up(on: Deployment) -> None:
-    job = submitted(on)
-    for _ in range(3):
-        program, _ = on.held()
-        program.kill()
-        on.start()
-    body = on.ended(job)
-    assert (body["state"], body["attempt"]) == ("failed", 3)
-    assert body["error"]["detail"] == "the conversion was begun 3 times, and whoever worked on it died each time"
-
-
 def test_a_job_that_no_engine_was_told_of_runs(on: Deployment) -> None:
     """A service was killed after it made the row, and before it sent a message."""
     table = JobTable(open_database(on.database), 4, 3, 1000, 1000)
@@ -179,20 +148,3 @@ def test_a_worker_that_has_to_end_lets_its_job_end(on: Deployment) -> None:
         assert stopped.result() == 0, program.log
     on.start()
     succeeded(on, job)
-
-
-def test_a_worker_that_has_to_end_begins_nothing_new(on: Deployment) -> None:
-    busy = [submitted(on) for _ in range(2)]
-    _, first = on.held()
-    _, second = on.held((first,))
-    waiting = submitted(on)
-    with ThreadPoolExecutor(2) as crew:
-        stopped = [crew.submit(program.stop) for program in on.crew]
-        for program in on.crew:
-            until(lambda program=program: "as soon as the jobs" in program.log, "the worker knows")  # type: ignore[misc]
-        let_go(first, second)
-        assert [one.result() for one in stopped] == [0] * len(on.crew)
-    assert on.state(waiting) == "queued"
-    on.start()
-    for job in (*busy, waiting):
-        succeeded(on, job)
