@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -48,7 +49,7 @@ class Origins:
                 site = value.decode("latin-1")
             elif name == b"sec-fetch-mode":
                 mode = value.decode("latin-1")
-        if host and not self._is_ours(_name(host)):
+        if host and not _is_ours(host, self.hosts):
             raise ForbiddenError(
                 f"the request is for {host[:100]!r}, which is no name of this service",
                 hint="Ask for localhost, or set BNFOLD_HOSTS to the names that it has.",
@@ -62,8 +63,11 @@ class Origins:
         if elsewhere and (method not in _SAFE or mode != "navigate"):
             raise ForbiddenError("a page from elsewhere may not use this service", hint=_HINT)
 
-    def _is_ours(self, name: str) -> bool:
-        return name in self.hosts or "*" in self.hosts or name.endswith(".localhost") or _is_number(name)
+
+@lru_cache(maxsize=256)
+def _is_ours(host: str, hosts: tuple[str, ...]) -> bool:
+    name = _name(host)
+    return name in hosts or "*" in hosts or name.endswith(".localhost") or _is_number(name)
 
 
 def _is_number(name: str) -> bool:
