@@ -22,6 +22,7 @@ from service.database.connecting import first_line, open_database
 from service.jobs.conversion import convert
 from service.jobs.job import Job
 from service.jobs.table import JobTable
+from service.observing.logs import begin_about
 from service.problems import InternalError, KilledError, ServiceError, body_of, storage_error
 from service.registry.registry import Registry
 from service.sandbox import Choice, choose
@@ -74,6 +75,7 @@ async def run_job(place: Workplace, job_id: str) -> bool:
     job = await _claimed(place, job_id)
     if job is None:
         return False
+    begin_about(job=job.id, tenant=job.tenant)
     _LOG.info("job %s begins, attempt %d", job.id, job.attempt)
     working = asyncio.create_task(_work(place, job))
     keeping = asyncio.create_task(_keep(place, job))
