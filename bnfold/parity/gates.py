@@ -30,7 +30,7 @@ from bnfold.parity.reference import Reference, Scope
 from bnfold.parity.run import Session, run_node
 from bnfold.parity.search import Search
 from bnfold.parity.sides import Side, compare
-from bnfold.parity.stand import Runner, Stand
+from bnfold.parity.stand import Runner, Stand, says_something
 from bnfold.parity.static import check_static
 from bnfold.parity.trials import accepted_sizes, amplification, in_common
 from bnfold.parity.verdict import (
@@ -168,13 +168,15 @@ def _verify(task: _Task) -> Parity:
     records, amplified, checks = [], math.nan, list[RegionCheck]()
     growth: dict[str, float] = {}
     once: Mapping[str, Array] = {}
+    looked = False
     for number, probe in enumerate(probes):
         task.tell("running probes", number, len(probes))
         records.append(_record(probe, used=False))
         run = stand.baseline(probe.name, probe.feeds, base=None if number or task.given or task.batches else tried)
         if run is None:
             continue  # sizes that the model does not take
-        if not any(record.used for record in records):
+        if not looked and says_something(probe.feeds):
+            looked = True
             amplified, growth = amplification(stand, probe, run, quick=task.level != "full")
             checks = _check_regions(stand, task, elements)
             stand.lost = any(check.verdict is Verdict.FAIL for check in checks)
@@ -182,7 +184,7 @@ def _verify(task: _Task) -> Parity:
         records[-1] = _record(probe, used=True)
         run = replace(run, amplification=growth)
         returned = compare(stand, probe, run, folding, stand.folded_run)
-        once = once or returned
+        once = once if once or not says_something(probe.feeds) else returned
         answered = {} if original is None else compare(stand, probe, run, translation, stand.original_run)
         if figures is not None and (number < len(task.given) if task.given else probe.real):
             sides = {"reference": run.reference, "unfolded": run.unfolded, "candidate": returned}
@@ -342,9 +344,9 @@ def _laws(
     compared: Sequence[Comparison],
     once: Mapping[str, Array],
 ) -> tuple[Law, ...]:
-    """Try the laws on the first probe, for which the folded model's outputs are known already."""
-    used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
-    first = used[0].feeds
+    """Try the laws on the first probe that says something, for which the folded model's outputs are known already."""
+    used = [probe.feeds for probe, record in zip(probes, records, strict=True) if record.used]
+    first = next((feeds for feeds in used if says_something(feeds)), used[0])
     noise = max((item.baseline for item in compared if item.kind == "float" and item.verdict.passed), default=0.0)
     other = jittered({name: turned(value) for name, value in first.items()}, 998)
     return (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bnfold.parity.inputs import Input
     from bnfold.parity.kernels import Array
 
-__all__ = ["Runner", "Stand"]
+__all__ = ["Runner", "Stand", "says_something"]
 
 _DRAWS = 6
 """How often a network is moved to see whether it chooses otherwise then."""
@@ -32,6 +32,11 @@ _STRENGTH = 8.0
 
 Runner = Callable[[Mapping[str, "Array"]], dict[str, "Array"]]
 """Runs the original program."""
+
+
+def says_something(feeds: Mapping[str, Array]) -> bool:
+    """Whether a probe has elements: of an empty batch nothing can be told, only that it runs."""
+    return not feeds or any(np.size(value) for value in feeds.values())
 
 
 @dataclass(slots=True)
@@ -70,7 +75,7 @@ class Stand:
             chosen: What a program has chosen; the reference goes on from there instead of from its own choices.
         """
         names = [*self.outputs, *(name for name in self.decisive if name not in self.outputs)]
-        if self.wanted is None or chosen is not None:
+        if self.wanted is None or chosen is not None or not says_something(feeds):
             return self.reference.run(feeds, names, forced=self.decisions.forced(chosen or {}))
         wanted = {**self.wanted, (): {*self.wanted.get((), ()), *names}}
         self.captured, self.wanted = self.reference.capture(feeds, wanted)[1], None

@@ -446,3 +446,15 @@ def test_which_of_the_values_at_the_edge_overflow_is_a_matter_of_rounding(wrong:
     )  # fmt: skip
     parity = verify(unfolded=before, folded=after, regions=[Region(("bn",), ("x",), ("d",), 27)], seed=0)
     assert parity.verdict.passed is (wrong == 1.0), parity.summary
+
+
+def test_an_empty_batch_among_the_inputs_is_run_and_proves_nothing() -> None:
+    empty = {"x": np.zeros((0, 8, 9, 9), np.float32)}
+    net = build(["Conv"] * 2, seed=3)
+    parity = verify(unfolded=net.unfolded, folded=net.folded, regions=net.regions, seed=1, feeds=[empty])
+    assert parity.verdict.passed, parity.summary
+    assert parity.probes[0].used
+    assert all(check.compared for check in parity.regions)
+    net = build(["Conv"] * 2, seed=3, bug="permuted means", at=1)
+    parity = verify(unfolded=net.unfolded, folded=net.folded, regions=net.regions, seed=1, feeds=[empty])
+    assert [check.sources for check in parity.failed_regions] == [("bn1",)]
