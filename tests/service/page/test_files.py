@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from service.options import FIELDS
 from service.page.files import FOLDER, files
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ def test_a_file_of_the_page_asks_nobody_else_and_makes_no_markup_of_text(name: s
     assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text) == []
     if name.endswith(".html"):
         assert re.findall(r"<script(?![^>]*\ssrc=)|\son\w+=|\sstyle=|<style", text) == []
+
+
+def test_the_form_has_every_option_of_the_service_and_no_other() -> None:
+    form = files()["index.html"].content.decode("utf-8").partition("<form")[2].partition("</form>")[0]
+    assert sorted(re.findall(r'<(?:input|select|textarea)[^>]*\sname="(\w+)"', form)) == sorted(FIELDS)
 
 
 def test_the_reference_tells_every_endpoint_and_every_field(client: httpx.Client) -> None:
