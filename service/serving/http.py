@@ -6,7 +6,6 @@ What a client sent is handed to the runner as it came; only the runner reads it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -99,13 +98,7 @@ class Inference:
             )
         self._held += told
         try:
-            message = await receive() if told else None
-            if message is not None and not message.get("more_body") and message["type"] == "http.request":
-                body = message["body"]
-            else:
-                body = await self._rest(message, receive)
-            if len(body) > self._limit:
-                raise _too_large(self._limit)
+            body = await self._body(receive)
             answer, content = await self._runners.infer(tenant, card, ask, body)
         finally:
             self._held -= told
@@ -120,31 +113,26 @@ class Inference:
             headers.append((b"content-encoding", answer.encoding.encode("ascii")))
         return {"type": "http.response.start", "status": 200, "headers": headers}, content
 
-    async def _rest(self, message: Any, receive: Receive) -> bytes:
-        """Return a body that comes in several pieces, within the time that it may take."""
-        began = time.monotonic()
+    async def _body(self, receive: Receive) -> list[bytes]:
+        """Return the pieces of a body, within the time that it may take to come."""
         pieces: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self._seconds):
                 while True:
-                    if message is None:
-                        message = await receive()
+                    message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnect
                     piece = message.get("body", b"")
                     size += len(piece)
                     if size > self._limit:
                         raise _too_large(self._limit)
-                    if piece:
-                        pieces.append(piece)
+                    pieces.append(piece)
                     if not message.get("more_body"):
-                        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                    message = None
+                        return pieces
         except TimeoutError:
             raise SlowUploadError(
-                f"the request did not arrive within {time.monotonic() - began:.0f} s",
-                hint="Send it again over a faster line.",
+                f"the request did not arrive within {self._seconds:g} s", hint="Send it again over a faster line."
             ) from None
 
 

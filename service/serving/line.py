@@ -46,16 +46,16 @@ class Line(asyncio.Protocol):
         """Whether questions can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, question: Question, body: bytes) -> None:
-        """Send a question; its answer, or the end of the line, will be told."""
+    def send(self, question: Question, body: Sequence[bytes]) -> None:
+        """Send a question with the pieces of its body; its answer, or the end of the line, will be told."""
         assert self._transport is not None
         self.outstanding[question.number] = question.deadline
-        head = pack(question, len(body))
-        if len(body) <= _SMALL:
-            self._transport.write(head + body)
+        size = sum(map(len, body))
+        head = pack(question, size)
+        if size <= _SMALL:
+            self._transport.write(b"".join((head, *body)))
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._transport.writelines((head, *body))
 
     def abort(self) -> None:
         """End the connection; whoever is told of the end of the line should close it."""

@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from service.problems import CrashedError, QueueFullError, ServiceError, TimeLimitError
@@ -29,7 +29,7 @@ class _Waiting:
     """A question that somebody waits for the answer of."""
 
     question: Question
-    body: bytes
+    body: Sequence[bytes]
     seconds: float
     answer: asyncio.Future[Told]
     deaths: int = 0
@@ -75,12 +75,12 @@ class Model:
         """Return a number for the next question."""
         return next(self._numbers)
 
-    async def ask(self, question: Question, body: bytes, seconds: float) -> Told:
+    async def ask(self, question: Question, body: Sequence[bytes], seconds: float) -> Told:
         """Return the answer of the runner to a question.
 
         Args:
             question: Numbered by ``number``.
-            body: Of the request.
+            body: Of the request, in pieces.
             seconds: How long it may take, as the client is told it.
 
         Raises:

@@ -175,7 +175,7 @@ class _Calls:
         card = await self._protocol.source.card(tenant, name, version)
         left = context.time_remaining()
         seconds = self._seconds if left is None else min(self._seconds, left)
-        answer, content = await self._protocol.runners.infer(tenant, card, Ask(Form.RPC, seconds=seconds), request)
+        answer, content = await self._protocol.runners.infer(tenant, card, Ask(Form.RPC, seconds=seconds), (request,))
         if answer.code:
             raise error_of(answer, self._limit)
         return content

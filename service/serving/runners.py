@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class Runners:
     _unloaded: set[tuple[str, str]] = field(default_factory=set, init=False)
     _closing: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
-    async def infer(self, tenant: str, card: Card, ask: Ask, body: bytes) -> Told:
+    async def infer(self, tenant: str, card: Card, ask: Ask, body: Sequence[bytes]) -> Told:
         """Run a model and return the answer.
 
         Raises:
@@ -150,7 +150,7 @@ class Runners:
         await asyncio.gather(*(model.close() for model in models))
         await asyncio.gather(*self._closing, return_exceptions=True)
 
-    async def _ask(self, tenant: str, card: Card, ask: Ask, body: bytes) -> Told:
+    async def _ask(self, tenant: str, card: Card, ask: Ask, body: Sequence[bytes]) -> Told:
         model = self._models.get(card.sha256)
         if model is None or self._unloaded:
             self._check(tenant, card)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, cast
@@ -27,7 +27,8 @@ class _Runner:
     sent: list[bytes] = field(default_factory=list)
     is_open: bool = True
 
-    def send(self, question: Question, body: bytes) -> None:
+    def send(self, question: Question, pieces: Sequence[bytes]) -> None:
+        body = b"".join(pieces)
         self.outstanding[question.number] = question.deadline
         self.sent.append(body)
         self.owner.behave(self, question, body)
@@ -74,7 +75,7 @@ class _Runners:
     async def ask(self, body: bytes, seconds: float = 30) -> bytes:
         number = self.model.number()
         question = Question(number, 0, "m", "1", time.monotonic() + seconds, None, "", "", 1)
-        told: Told = await self.model.ask(question, body, seconds)
+        told: Told = await self.model.ask(question, (body[:1], body[1:]), seconds)
         return told[1]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
@@ -188,6 +191,26 @@ def test_one_bad_request_among_many_spoils_only_itself(client: httpx.Client, ser
         )
     assert [answer.status_code for answer in answers] == [400 if n % 5 == 0 else 200 for n in range(100)]
     assert all(answer.json() == expected for answer in answers if answer.status_code == 200)
+
+
+@pytest.mark.parametrize("body", [b"", b'{"inputs":'])
+def test_a_request_that_never_ends_is_given_up(store: Path, body: bytes) -> None:
+    with serving(store, infer_seconds="0.5") as slow:
+        with slow.client() as client:
+            files = {"model": ("m.onnx", onnx.parser.parse_model(MEAN).SerializeToString())}
+            assert client.post("/fold", files=files, data={"name": "m", "verify": "off"}).status_code == 200
+        connection = http.client.HTTPConnection(urlsplit(slow.url).netloc, timeout=60)
+        connection.putrequest("POST", "/v2/models/m/infer")
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        told = json.loads(answer.read())
+        assert (answer.status, told["code"], told["detail"]) == (
+            408,
+            "slow-upload",
+            "the request did not arrive within 0.5 s",
+        )
+        connection.close()
 
 
 def test_grpc_says_what_is_wrong(channel: grpc.Channel) -> None:
