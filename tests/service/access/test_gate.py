@@ -307,6 +307,9 @@ def test_the_log_says_who_asked_for_what_and_no_secrets(locked: Locked) -> None:
     jobs = [line for line in locked.server.logged() if line.get("path") == "/fold" and line["status"] in {200, 202}]
     assert jobs
     assert all(len(line["job"]) == 32 for line in jobs)
+    begun = [line for line in locked.server.logged() if " begins, attempt " in line["message"]]
+    assert begun
+    assert all(line["job"] in line["message"] and line["tenant"] in {"a", "b", "none"} for line in begun)
     quiet = [line for line in locked.server.logged() if line.get("path", "").endswith(("/infer", "/livez"))]
     assert {line["level"] for line in quiet if line["status"] == 200} == {"debug"}
     text = path.read_text("utf-8")
