@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import tempfile
 import zipfile
@@ -56,11 +57,22 @@ def packed(source: Path) -> Iterator[Parcel]:
             _pack(source, archive)
             yield Parcel(f"{source.resolve().name or 'model'}.zip", archive, archive.seek(0, os.SEEK_END))
         return
+    if _is_checkpoint(source):
+        raise usage(
+            f"{source} is a checkpoint, which is several files, and a service takes one", "Convert it without --server."
+        )
     with source.open("rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise usage(f"{source} is no file and no folder", "Write it to a file first.")
         yield Parcel(source.name, file, status.st_size)
+
+
+def _is_checkpoint(source: Path) -> bool:
+    """Say whether a path names a checkpoint, or one of its files."""
+    stem = re.sub(r"\.(meta|index|data-\d+-of-\d+)$", "", source.name)
+    listed = source.name == "checkpoint" and any(source.parent.glob("*.index"))
+    return listed or source.with_name(f"{stem}.index").exists()
 
 
 def _pack(folder: Path, archive: IO[bytes]) -> None:

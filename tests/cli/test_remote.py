@@ -390,3 +390,16 @@ def test_what_does_not_belong_into_an_archive_is_refused(tmp_path: Path) -> None
         (folder / "saved_model.pb").write_bytes(b"program")
     with pytest.raises(click.UsageError, match="is no file and no folder"), packed(Path(os.devnull)):
         pass
+    for name in (
+        "model.ckpt-1.index",
+        "model.ckpt-1.meta",
+        "model.ckpt-1.data-00000-of-00001",
+        "checkpoint",
+        "own.meta",
+    ):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("model.ckpt-1", "model.ckpt-1.index", "model.ckpt-1.meta", "checkpoint"):
+        with pytest.raises(click.UsageError, match="is a checkpoint, which is several files"), packed(tmp_path / name):
+            pass
+    with packed(tmp_path / "own.meta") as parcel:
+        assert (parcel.name, parcel.size) == ("own.meta", 1)
