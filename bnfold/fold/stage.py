@@ -72,9 +72,11 @@ def worth_it(draft: Draft, index: int, route: Route, stage: Stage) -> Route | Re
     """Take a route that puts something new into the graph only for a batch norm, and only where that is allowed."""
     added = sum(1 for step in route.steps if draft.needs_new_add(step, index))
     changed = sum(1 for step in route.steps if step.becomes)
+    doubled = sum(1 for step in route.steps if step.becomes == "Clip")  # each is a Max and a Min then
     is_norm = draft.op_type(index) == BATCH_NORM
     if added and not (stage.new_add and is_norm):
         return Refusal(Reason.NO_GAIN, f"{added} new Add would take the place of {draft.name(index)}")
-    if changed and not is_norm:
-        return Refusal(Reason.NO_GAIN, f"another operation would take the place of {draft.name(index)}")
+    if (changed and not is_norm) or doubled > 1:
+        detail = "another operation" if doubled < 2 else f"{doubled} other operations"
+        return Refusal(Reason.NO_GAIN, f"{detail} would take the place of {draft.name(index)}")
     return route

@@ -81,6 +81,15 @@ CASES: Cases = {
         f"Conv Conv Conv {BN} Relu",
         ("used-elsewhere",),
     ),
+    "two Clips in a row, which would be four operations": Case(
+        f"{_CONV} lo[]=0.0 hi[]=0.6 low[]=0.1 | h = Conv(x, W, b) c = Clip(h, lo, hi) d = Clip(c, low, hi) y = PBN4(d)",
+        f"Conv Clip Clip {BN}",
+        ("no-rule",),
+    ),
+    "two Clips in a row, one of which becomes a Max": Case(
+        f"{_CONV} lo[]=0.0 hi[]=0.6 low[]=0.1 | h = Conv(x, W, b) c = Clip(h, lo, hi) d = Clip(c, low) y = PBN4(d)",
+        "Conv Max Min Max",
+    ),
     "a LeakyRelu of a negative slope": Case(
         f"{_CONV} | h = Conv(x, W, b) r = LeakyRelu<alpha=-0.5>(h) y = PBN4(r)", "Conv LeakyRelu Add"
     ),
