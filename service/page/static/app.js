@@ -94,11 +94,14 @@ async function jobPage(place, id, signal) {
     const retry = holdsFile(job.upload)
       ? el("button", { type: "button", class: "primary", click: () => again(problem) }, "Change the options and send it again") : null;
     fill(place, el("h1", { tabindex: "-1" }, job.upload), el("p", { class: "lead" }, "There is no folded model."), shownProblem(problem),
-      options.length ? el("p", { class: "faint" }, "It was sent with ", options.map(([name, value], index) => [index ? ", " : "", el("code", {}, `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`)])) : null,
+      options.length ? el("p", { class: "faint" }, "It was sent with ", options.map(([name, value], index) => [index ? ", " : "", el("code", {}, `${name}=${written(value)}`)])) : null,
       back(retry));
   }
   (place.querySelector("h1") ?? place).focus({ preventScroll: true });
 }
+
+const written = (value) => (Array.isArray(value) ? value.join(", ")
+  : typeof value === "object" ? Object.entries(value).map((pair) => pair.join("=")).join(", ") : String(value));
 
 one("skip").addEventListener("click", (event) => { event.preventDefault(); one("main").focus(); });
 startKey();

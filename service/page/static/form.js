@@ -74,6 +74,7 @@ const safe = (name) => name.replace(/[^A-Za-z0-9._-]/g, "_");
 
 function refuse(problem) {
   fill(one("form-problem"), shownProblem(problem));
+  one("form-problem").scrollIntoView({ block: "nearest" });
 }
 
 function take(chosen) {

@@ -109,7 +109,7 @@ export async function showJob(place, id, signal) {
   const title = el("h1", { tabindex: "-1" }, "Job");
   const state = el("p", { class: "lead" }, "Looking for it…");
   const bar = el("progress", { max: "1", "aria-label": "Progress" });
-  const stages = STAGES.map(([, says]) => el("li", {}, el("span", { class: "says" }, says), el("span", { class: "faint" })));
+  const stages = STAGES.map(([, says]) => el("li", {}, el("span", { class: "says" }, says), " ", el("span", { class: "faint" })));
   const cancel = el("button", { type: "button", disabled: true, click: () => stop() }, "Cancel");
   const trouble = el("div", {});
   fill(place, title, state, bar, el("ol", { class: "stages" }, stages), el("p", { class: "buttons" }, cancel), trouble);

@@ -126,7 +126,7 @@ def test_a_refused_file_is_told_with_its_message_and_hint_and_can_be_sent_again(
     assert error["code"] == "unknown-format"
     assert error["detail"] in told.inner_text()
     assert error["hint"] in told.inner_text()
-    assert "outputs=" in page.locator("#place").inner_text()
+    assert "outputs=logits:0" in page.locator("#place").inner_text()
     page.get_by_role("button", name="Change the options and send it again").click()
     page.locator("#form-problem .problem").wait_for()
     assert page.get_by_label("Outputs").input_value() == "logits:0"
