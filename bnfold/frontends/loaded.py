@@ -124,6 +124,9 @@ class Loaded:
         run: Runs the *original program*, in inference mode, on arrays by ONNX input name; returns arrays by ONNX output
             name. None where the file itself is ONNX: then the model is its own original.
         layers: Runs it as well, and returns what its layers compute; None where they cannot be seen.
+        own: Runs the artifact as its own framework does by itself, without inference mode being asked for; None where
+            that is what ``run`` does, or there is no such way.
+        own_says: Why there is no such way; empty where there is one.
     """
 
     model: onnx.ModelProto
@@ -135,3 +138,5 @@ class Loaded:
     mode: tuple[ModeChange, ...] = ()
     run: Runner | None = None
     layers: LayerReader | None = None
+    own: Runner | None = None
+    own_says: str = ""

@@ -10,7 +10,7 @@ from bnfold.parity.verdict import Parity
 from bnfold.pipeline.account import affines_of, batch_norms_of
 from bnfold.pipeline.measure import measure, versions
 from bnfold.pipeline.surroundings import with_surroundings
-from bnfold.report import Command, Paired, Report, RolledBack, Signature, Source, Verdict
+from bnfold.report import Command, OwnAnswer, Paired, Report, RolledBack, Signature, Source, Verdict
 
 if TYPE_CHECKING:
     import onnx
@@ -36,6 +36,7 @@ def report_of(
     paired: tuple[Paired, ...] = (),
     reproduction: str = "",
     layers: Layerwise | None = None,
+    own: OwnAnswer | None = None,
 ) -> Report:
     """Return the report of a run.
 
@@ -52,6 +53,7 @@ def report_of(
         paired: What the two call differently.
         reproduction: The folder with the piece that shows what failed.
         layers: The error of every value inside.
+        own: Whether the artifact agrees by itself.
     """
     batch_norms = batch_norms_of(source.model, plan, rolled_back)
     if options.layerwise and command != "verify":
@@ -77,6 +79,7 @@ def report_of(
         paired=paired,
         reproduction=reproduction,
         layers=layers,
+        own=own,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from bnfold.pipeline.layers import layers_of
 from bnfold.pipeline.local_functions import inline_batch_norms
 from bnfold.pipeline.metrics import OwnMetric
 from bnfold.pipeline.options import DEFAULTS, Options, Progress
+from bnfold.pipeline.own_answer import own_answer
 from bnfold.pipeline.reading import Clock, Reading, given_of, level_of, read
 from bnfold.pipeline.reporting import report_of
 from bnfold.pipeline.reproduction import write_reproduction
@@ -220,6 +222,10 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
             break
         # What is to blame is put back, alone, and everything is proven again without it.
         rolled_back += wanting
+    own = None
+    if proof is not None:
+        with clock.step("its own answer") if source.loaded.own is not None else nullcontext():
+            own = own_answer(source, given, options.seed)
     written = None if case is None or options.repro is None else write_reproduction(case, options.repro)
     report = report_of(
         command,
@@ -239,6 +245,7 @@ def _converted(command: Command, path: Path, options: Options, progress: Progres
             feeds=tuple(item.feeds for item in given),
             step=clock.step,
         ),
+        own=own,
     )
     stamp(folded.model, report)
     return Conversion(folded.model, report)

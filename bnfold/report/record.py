@@ -26,6 +26,7 @@ __all__ = [
     "Measure",
     "Neighbour",
     "Outcome",
+    "OwnAnswer",
     "Paired",
     "Report",
     "RolledBack",
@@ -239,6 +240,21 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnAnswer:
+    """Whether the artifact answers the same by itself, run by its own framework without being put in inference mode.
+
+    Attributes:
+        agrees: None where that cannot be told.
+        error: The largest difference of an output, as a share of its largest value; None where nothing was compared.
+        why: Why not, or why it cannot be told; empty where it agrees.
+    """
+
+    agrees: bool | None
+    error: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Paired:
     """An input or an output that two models call differently, and that was taken for the same.
 
@@ -279,6 +295,7 @@ class Report:
         paired: Inputs and outputs that the two models call differently; only of ``verify``.
         reproduction: The folder with the smallest piece that shows what failed; empty where there is none.
         layers: The error of every value inside; None where nobody asked for it, or nothing was run.
+        own: Whether the artifact agrees by itself; None where nothing was verified.
         schema: The name of this form.
     """
 
@@ -302,6 +319,7 @@ class Report:
     paired: tuple[Paired, ...] = ()
     reproduction: str = ""
     layers: Layerwise | None = None
+    own: OwnAnswer | None = None
     schema: Literal["bnfold-report/1"] = "bnfold-report/1"
 
     @property

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from bnfold.frontends.loaded import TensorSpec
-from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, Report
+from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, OwnAnswer, Report
 from bnfold.report.render_layout import FEW, LABEL, file_rows, grid, plural, shown, size, some
 from bnfold.report.render_proof import behaviour_rows, fault_rows, layer_table
 
@@ -106,10 +106,22 @@ def _rows(report: Report, *, verbose: bool) -> Iterator[Row]:
         yield from _fold_rows(report, verbose=verbose)
     if report.parity is not None:
         yield from _parity_rows(report, report.parity, verbose=verbose)
+    if report.own is not None and (report.own.agrees is not True or report.mode):
+        yield "by itself", _own(report.own)
     if report.reproduction:
         yield "repro", shown(f"{report.reproduction}: the smallest piece that shows it, with its inputs and show.py")
     if report.command != "inspect":
         yield "result", verdict_in_words(report)
+
+
+def _own(own: OwnAnswer) -> Text:
+    """Say whether the artifact answers the same when its own framework runs it as it is."""
+    if own.agrees is None:
+        return shown(f"not told: {own.why}")
+    if own.agrees:
+        return shown(f"agrees: run as it is, it answers the same   largest difference {own.error or 0:.2g}")
+    far = "another shape" if own.error is None else f"off by {own.error:.2g} of the largest value"
+    return shown(f"differs: run as it is, it is {far}   {own.why}", "yellow")
 
 
 def _source_rows(report: Report) -> Iterator[Row]:

@@ -61,10 +61,15 @@ class Built:
     changes: tuple[ModeChange, ...] = ()
 
 
-def build(artifact: Artifact, request: Request) -> Built:
+def build(artifact: Artifact, request: Request, *, as_it_is: bool = False) -> Built:
     """Return the model of a Keras file, its weights loaded by name wherever the file has names.
 
     A model of a class of its own, which takes what it is given, is called on inputs of the shapes it was built for.
+
+    Args:
+        artifact: The file.
+        request: ``architecture`` or ``builder`` where the file holds only weights.
+        as_it_is: Whether layers that the file calls with ``training=True`` stay so.
 
     Raises:
         SourceError: If the file holds only weights and the request does not say what they belong to, or if the given
@@ -72,11 +77,11 @@ def build(artifact: Artifact, request: Request) -> Built:
         UnsupportedOpError: If the configuration names code that is not Keras's own, or Keras cannot build it.
         CorruptModelError: If weights are missing or have other shapes than the configuration says.
     """
-    built = _built(artifact, request)
+    built = _built(artifact, request, as_it_is=as_it_is)
     return replace(built, model=with_inputs(built.model, built.generation))
 
 
-def _built(artifact: Artifact, request: Request) -> Built:
+def _built(artifact: Artifact, request: Request, *, as_it_is: bool) -> Built:
     if request.builder is not None:
         built = _built_by(request.builder)
         _load_weights(artifact, built, SourceError)
@@ -88,7 +93,7 @@ def _built(artifact: Artifact, request: Request) -> Built:
         return _build_from_architecture(artifact, request.architecture, custom, trust=request.trust)
     plain = with_plain_names(artifact.config, custom)
     refuse_code(plain, trust=request.trust, custom=custom)
-    config, changed = in_inference_mode(plain)
+    config, changed = (plain, ()) if as_it_is else in_inference_mode(plain)
     which = artifact.generation
     with weights_bounded_by(artifact.path, which), in_scope(custom, which):
         if artifact.container == "zip":

@@ -70,6 +70,7 @@ def load(path: Path, request: Request) -> Loaded:
         outputs=specs_of(model.graph.output),
         mode=(*built.changes, *_dropped(built)),
         run=_runner(built, inputs, named, chosen),
+        own=_as_it_is(artifact, request, inputs, named, chosen) if built.changes else None,
         layers=layer_reader(built, inputs),
     )
 
@@ -126,6 +127,20 @@ def _dropped(built: Built) -> tuple[ModeChange, ...]:
                 proof="traced with training=False",
             )
     return tuple(found.values())
+
+
+def _as_it_is(
+    artifact: Artifact, request: Request, inputs: tuple[str, ...], outputs: tuple[str, ...], chosen: list[int]
+) -> Runner:
+    """Return a function that does what the model's own ``predict`` does; the model is built when it is first run.
+
+    It is a model of its own, because in Keras 2 a batch norm that was told to train changes while it predicts.
+    """
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return _runner(build(artifact, request, as_it_is=True), inputs, outputs, chosen)(feeds)
+
+    return run
 
 
 def _runner(built: Built, inputs: tuple[str, ...], outputs: tuple[str, ...], chosen: list[int]) -> Runner:

@@ -67,6 +67,8 @@ def loaded_from(
         outputs=specs_of(model.graph.output),
         mode=inference.changes,
         run=(None if original is None else original(inference)) or _renamed(inference.run, chosen),
+        own=None if inference.own is None else _renamed(inference.own, chosen),
+        own_says=inference.own_says,
         layers=layer_reader(frozen, [chosen.get(tensor, tensor) for tensor in frozen.inputs]),
     )
 

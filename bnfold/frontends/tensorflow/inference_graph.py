@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.errors import CorruptModelError, InferenceModeError
-from bnfold.frontends.loaded import ModeChange, Request, Runner
+from bnfold.frontends.loaded import Array, ModeChange, Request, Runner
 from bnfold.frontends.tensorflow.averaged_weights import account, averages, chosen
 from bnfold.frontends.tensorflow.batch_statistics import with_moving_averages
 from bnfold.frontends.tensorflow.bodies import LOOPS, with_plain_bodies
@@ -61,6 +61,8 @@ class Inference:
         run: Runs the original program by tensor names.
         fed: The values of the mode inputs.
         faithful: Whether the program itself computes this, once its mode inputs are fed.
+        own: Runs the program with nothing but its inputs fed; None where it is what ``run`` does, or cannot be run so.
+        own_says: Why it cannot be run so; empty where it can.
     """
 
     graph_def: Any
@@ -70,6 +72,8 @@ class Inference:
     run: Runner
     fed: Mapping[Ref, Value]
     faithful: bool
+    own: Runner | None = None
+    own_says: str = ""
 
 
 def in_inference_mode(net: Net, stored: Stored, request: Request, what: str) -> Inference:
@@ -130,7 +134,9 @@ def in_inference_mode(net: Net, stored: Stored, request: Request, what: str) -> 
     )
     original = net.cut(needed(net, outputs)) if faithful and ends.are_in(net) else None
     run, changes = _run(original, live, stored, ends, changes)
-    return Inference(graph_def, tuple(f"{name}:0" for name in inputs), names, tuple(changes), run, fed, faithful)
+    own, own_says = _as_it_is(net, stored, ends, faithful=faithful)
+    fed_names = tuple(f"{name}:0" for name in inputs)
+    return Inference(graph_def, fed_names, names, tuple(changes), run, fed, faithful, own, own_says)
 
 
 def _scalars(net: Net, stored: Stored) -> dict[str, Value]:
@@ -280,6 +286,28 @@ def _run(
     note = f"{reason}: compared with this rewritten TensorFlow graph"
     said = [replace(change, proof=f"{change.proof}; {note}" if change.proof else note) for change in changes[-1:]]
     return _runner(live, stored, replace(ends, fed={})), [*changes[:-1], *said]
+
+
+def _as_it_is(net: Net, stored: Stored, ends: _Ends, *, faithful: bool) -> tuple[Runner | None, str]:
+    """Return what runs a program as it is, its mode inputs at their defaults; or why there is no such thing."""
+    told = [
+        f"{name}={value.item()}"
+        for (name, _), value in ends.fed.items()
+        if name in net.nodes and net.nodes[name].op in ("Placeholder", "PlaceholderV2")
+    ]
+    if told:
+        then = "it is what was compared" if faithful else "it still trains"
+        return None, f"its mode has to be fed; with {', '.join(told)} {then}"
+    if faithful and not ends.fed:
+        return None, ""
+    if not ends.are_in(net):
+        return None, "its graph was spelled out anew, and cannot be fed in the same places"
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = list(ends.outputs.values())
+        return _runner(net.cut(needed(net, outputs)), stored, replace(ends, fed={}))(feeds)
+
+    return run, ""
 
 
 def _runner(net: Net, stored: Stored, ends: _Ends) -> Runner:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bnfold.errors import SignatureError
-from bnfold.frontends.loaded import Loaded, Request
+from bnfold.frontends.loaded import Array, Loaded, Request, Runner
 from bnfold.frontends.signature import require_known
 from bnfold.frontends.sniff import Format
 from bnfold.frontends.tensorflow.io_names import specs_of
-from bnfold.frontends.torch.archive import Tree, as_written, read_archive
+from bnfold.frontends.torch.archive import Packed, Tree, as_written, read_archive
 from bnfold.frontends.torch.harmless import program_of
 from bnfold.frontends.torch.modes import in_inference_mode
 from bnfold.frontends.torch.original import exported, runner
@@ -53,6 +53,8 @@ def load(path: Path, request: Request) -> Loaded:
     chosen = request.outputs or outputs
     kept = _only(program, [outputs.index(name) for name in chosen])
     loaded = exported(packed, kept)
+    numbers = {name: place for place, name in enumerate(chosen)}
+    places = {name: outputs.index(name) for name in chosen}
     model = to_onnx(packed, loaded, inputs, chosen, request.opset)
     return Loaded(
         model=model,
@@ -62,8 +64,18 @@ def load(path: Path, request: Request) -> Loaded:
         inputs=specs_of(model.graph.input),
         outputs=specs_of(model.graph.output),
         mode=changes,
-        run=runner(packed, loaded, inputs, {name: place for place, name in enumerate(chosen)}),
+        run=runner(packed, loaded, inputs, numbers),
+        own=_as_it_is(packed, plain, inputs, places) if changes else None,
     )
+
+
+def _as_it_is(packed: Packed, plain: Tree, inputs: Sequence[str], outputs: Mapping[str, int]) -> Runner:
+    """Return what runs a program in the mode that it was exported in; it is loaded when it is first run."""
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return runner(packed, exported(packed, plain), inputs, outputs)(feeds)
+
+    return run
 
 
 def input_names(program: Tree) -> tuple[str, ...]:

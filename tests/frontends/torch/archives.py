@@ -62,7 +62,7 @@ def main() -> None:
     """Write the two files, which differ in the mode that the network was in."""
     import torch
 
-    class Network(torch.nn.Module):
+    class Network(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.first = torch.nn.Conv2d(3, 4, 3, padding=1, bias=False)
