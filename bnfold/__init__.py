@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         UnknownFormatError,
         UnsupportedOpError,
     )
-    from bnfold.pipeline import DEFAULTS, Conversion, Options, convert, fold_onnx, inspect, verify
+    from bnfold.pipeline import DEFAULTS, Conversion, Options, convert, fold_onnx, glance, inspect, verify
     from bnfold.report import Report
 
     __version__: str
@@ -47,13 +47,14 @@ __all__ = [
     "__version__",
     "convert",
     "fold_onnx",
+    "glance",
     "inspect",
     "verify",
 ]
 
 _HOME = {
     **dict.fromkeys(
-        ("DEFAULTS", "Conversion", "Options", "convert", "fold_onnx", "inspect", "verify"), "bnfold.pipeline"
+        ("DEFAULTS", "Conversion", "Options", "convert", "fold_onnx", "glance", "inspect", "verify"), "bnfold.pipeline"
     ),
     "Report": "bnfold.report",
 }

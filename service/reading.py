@@ -18,7 +18,7 @@ __all__ = ["blame", "read_first"]
 
 _MARK = "reading"
 _SECONDS = 15
-_MEMORY = 2 << 30
+_MEMORY = 1 << 30
 _TAIL = 1 << 20
 _AGAIN = "Copy or download the file again."
 # What a library dies of by itself, and the end of its processor time.
@@ -45,7 +45,7 @@ def read_first(path: Path, out: Path) -> None:
     mark.touch()
     try:
         with _limited(path.stat().st_size):
-            bnfold.inspect(path)
+            bnfold.glance(path)
     except bnfold.CorruptModelError:
         raise
     except bnfold.BnfoldError:

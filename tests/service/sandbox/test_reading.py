@@ -30,7 +30,7 @@ reading._SECONDS = int(sys.argv[4])
 path, out, die = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 if die:
     import bnfold, os, signal
-    bnfold.inspect = lambda _: os.kill(os.getpid(), getattr(signal, die)) if die != "MEMORY" else bytearray(1 << 50)
+    bnfold.glance = lambda _: os.kill(os.getpid(), getattr(signal, die)) if die != "MEMORY" else bytearray(1 << 50)
 try:
     reading.read_first(path, out)
 except BnfoldError as error:
@@ -62,7 +62,7 @@ def test_a_file_that_never_ends_is_given_up_and_blamed(tmp_path: Path) -> None:
     content[place] = byte
     path = tmp_path / "endless.h5"
     path.write_bytes(content)
-    done = _read(path, tmp_path / "out", seconds=5)
+    done = _read(path, tmp_path / "out", seconds=2)
     assert done.returncode == -signal.SIGXCPU, done.stderr
     assert blame(path.name, path.stat().st_size, tmp_path / "out", done.returncode) == (
         "endless.h5 is damaged or made to do harm: reading it keeps the HDF5 library busy for more than 15 s",
