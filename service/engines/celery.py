@@ -49,6 +49,7 @@ _SENDERS = 4  # messages that may be on their way at a time
 _STUCK = 32  # messages that may wait for that
 _LOOK = 0.5  # seconds between two looks at whether the worker has to end
 _PAUSE = 1.0  # seconds before a message is given back that nothing could be done about
+_REFUSALS = {403, 530}  # AMQP's access-refused and not-allowed
 _LAST = 10.0  # seconds that a worker may take to end after everything that it did has ended
 
 
@@ -71,6 +72,7 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_timeout=4,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # RabbitMQ closes the channel of who takes longer than its consumer_timeout
         worker_prefetch_multiplier=1,
         # A message that comes twice because the connection broke is found out by the claim of who works on the job.
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -164,6 +166,7 @@ def run_worker(settings: Settings) -> int:
             "  hint: Look at docs/sandbox.md, or set BNFOLD_SANDBOX=off if every file that is sent is trusted."
         )
     shutil.rmtree(scratch.root / _POOL, ignore_errors=True)
+    _meet(celery)
     # What is wrong is told now, and not by each job; connections are not shared with processes that are forked.
     open_workplace(settings, scratch).table.engine.dispose()
 
@@ -205,6 +208,24 @@ def run_worker(settings: Settings) -> int:
     signals.worker_shutting_down.connect(ends, weak=False)
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _meet(celery: Celery) -> None:
+    """Look whether the broker lets this worker in; one that is away is waited for.
+
+    Raises:
+        UnusableSettingsError: If it does not.
+    """
+    with celery.connection_for_read() as connection:
+        try:
+            connection.connect()
+        except Exception as error:
+            if getattr(error, "code", None) in _REFUSALS:
+                raise UnusableSettingsError(
+                    f"RabbitMQ refuses what BNFOLD_BROKER says: {error}\n"
+                    "  hint: Look at the user, the password and the virtual host in it."
+                ) from error
+            _LOG.warning("the broker cannot be reached yet: %s", error)
 
 
 def _careful_consumer() -> type:

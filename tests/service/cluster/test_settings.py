@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import service.engines.opening
+from service.engines.celery import run_worker
 from service.engines.opening import check_engine
 from service.settings import UnusableSettingsError, read_settings
+from tests.service.cluster.servers import Broker
 from tests.service.server import ROOT
 
 WHOLE = {
@@ -80,3 +82,20 @@ def test_a_program_says_it_and_ends(words: list[str], tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error[settings]: BNFOLD_ENGINE is celery, and BNFOLD_BROKER does not say where")
+
+
+@pytest.mark.parametrize(("found", "made"), [("guest:guest@", "guest:wrong@"), ("", "/nothing")])
+def test_a_worker_that_the_broker_refuses_says_so_and_ends(
+    rabbit: Broker, tmp_path: Path, found: str, made: str
+) -> None:
+    settings = WHOLE | {
+        "BNFOLD_BROKER": rabbit.url.replace(found, made) if found else rabbit.url + made,
+        "BNFOLD_STORE": str(tmp_path / "store"),
+        "BNFOLD_SANDBOX": "limits",
+    }
+    with pytest.raises(UnusableSettingsError) as told:
+        run_worker(read_settings(settings))
+    said = str(told.value)
+    assert said.startswith("RabbitMQ refuses what BNFOLD_BROKER says: ")
+    assert said.endswith("\n  hint: Look at the user, the password and the virtual host in it.")
+    assert "wrong" not in said
