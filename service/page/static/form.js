@@ -21,6 +21,7 @@ export function startForm(went) {
   fill(one("limit"), ` · up to ${size(LIMIT)}`);
 
   input.addEventListener("change", () => { if (input.files.length) take(input.files[0]); });
+  input.addEventListener("click", () => { input.value = ""; }); // the same file may be chosen anew: it may have changed
   form.addEventListener("input", () => { attempt = random(); });
   form.addEventListener("submit", (event) => { event.preventDefault(); send(went); });
   one("upload-stop").addEventListener("click", () => sending?.abort());
@@ -31,18 +32,20 @@ export function startForm(went) {
   const over = (now) => { drop.classList.toggle("over", now); };
   addEventListener("dragenter", (event) => { if (carries(event)) { event.preventDefault(); inside += 1; over(true); } });
   addEventListener("dragleave", (event) => { if (carries(event)) { inside = Math.max(0, inside - 1); over(inside > 0); } });
+  // A field that takes a file of its own takes it by itself.
+  const isTaken = (event) => event.target instanceof Element && event.target.closest("input[type=file]:not(#file)") !== null;
   addEventListener("dragover", (event) => {
-    if (!carries(event)) return;
+    if (!carries(event) || isTaken(event)) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = sending ? "none" : "copy";
   });
   addEventListener("drop", (event) => {
     if (!carries(event)) return;
-    event.preventDefault();
     inside = 0;
     over(false);
+    if (isTaken(event)) return;
+    event.preventDefault();
     if (sending) return;
-    if (event.target instanceof Element && event.target.closest("[data-takes-files]")) return;
     const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
     const folder = items.some((item) => item.webkitGetAsEntry?.()?.isDirectory);
     const files = [...event.dataTransfer.files];

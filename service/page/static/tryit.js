@@ -94,7 +94,7 @@ function inputOf(spec, number) {
   const axes = spec.shape.map((axis, index) => (axis < 0 ? el("input", {
     id: id(`axis-${index}`), type: "number", min: "0", step: "1", value: "1", "aria-label": `${spec.name}: size of axis ${index}`, change: () => resize(),
   }) : null));
-  const file = el("input", { type: "file", id: id("file"), accept: kind.text ? ".json" : ".npy,.json", "aria-label": `${spec.name}: file`, change: () => read(), "data-takes-files": "" });
+  const file = el("input", { type: "file", id: id("file"), accept: kind.text ? ".json" : ".npy,.json", "aria-label": `${spec.name}: file`, change: () => read() });
   const text = el("textarea", { id: id("values"), rows: 4, spellcheck: "false", "aria-label": `${spec.name}: values as JSON`, input: () => write() });
   const summary = el("p", { class: "faint" });
   const trouble = el("p", { class: "wrong", role: "alert" });

@@ -26,6 +26,12 @@ TWO_FILES = """() => {
   for (const name of ["a.onnx", "b.onnx"]) carried.items.add(new File(["x"], name));
   document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: carried }));
 }"""
+LEFT_ALONE = """(place) => {
+  const carried = new DataTransfer();
+  carried.items.add(new File(["x"], "a.json"));
+  const happens = (kind) => new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: carried });
+  return ["dragover", "drop"].every((kind) => document.querySelector(place).dispatchEvent(happens(kind)));
+}"""
 FOCUSED = """() => {
   const at = document.activeElement;
   return at.labels?.[0]?.innerText || at.getAttribute("aria-label") || at.innerText || at.id;
@@ -152,6 +158,10 @@ def test_what_is_too_large_empty_a_folder_or_several_is_refused_before_it_is_sen
     problem.get_by_text("empty.onnx is empty.").wait_for()
     page.evaluate(TWO_FILES)
     problem.get_by_text("These are 2 files.").wait_for()
+    # A field that takes a file of its own is left to the browser; elsewhere a file must not take the place of the page.
+    page.get_by_text("Options", exact=True).click()
+    assert page.evaluate(LEFT_ALONE, "#architecture") is True
+    assert [page.evaluate(LEFT_ALONE, place) for place in ("#file", "#outputs", "body")] == [False] * 3
     assert not any(url.endswith("/fold") for url in visit.requests)
 
 
