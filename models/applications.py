@@ -55,7 +55,13 @@ NETWORKS = (
     Network("MobileNetV3Small"),
     Network("EfficientNetB0"),
     Network("EfficientNetV2B0"),
-    Network("DenseNet121"),
+    Network(
+        "DenseNet121",
+        kept={"used-elsewhere": 59},
+        why="Every layer of a block normalises all features that the layers before it made, so a feature is read by many "
+        "batch norms, each with a ReLU behind it. A feature has one constant to give and one of them can have it; the "
+        "others stay, and everything else folds.",
+    ),
     Network("InceptionV3"),
     Network("Xception"),
     Network("NASNetMobile"),
