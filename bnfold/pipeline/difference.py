@@ -7,32 +7,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
 
 from bnfold.graph.io import load_model
 from bnfold.graph.outside import Outside, in_memory
 from bnfold.graph.view import STANDARD_DOMAINS
-from bnfold.pipeline.conversion import STAMP
+from bnfold.pipeline.surface import element_name, function_name, others_of, says_who_wrote
 from bnfold.pipeline.ulps import distance
-from bnfold.report.difference import BatchNormChange, Difference, FileChange, NodeChange, OpCount, WeightChange
-from bnfold.report.render_layout import plural
+from bnfold.report.difference import BatchNormChange, Difference, NodeChange, OpCount, WeightChange
 from bnfold.rules import BATCH_NORM
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, TypeProto
+    from onnx import ModelProto
 
 __all__ = ["diff"]
 
-_LONGEST = 200
-"""Characters of an entry of the metadata that are shown."""
-
-_WHO = frozenset({("metadata", STAMP), ("file", "producer_name"), ("file", "producer_version")})
 
 Place = tuple[str, str]
 """A scope, and a name in it."""
@@ -64,11 +59,11 @@ def _difference(one: _Side, other: _Side) -> Difference:
         for op in sorted({*counts[0], *counts[1]})
         if counts[0][op] != counts[1][op]
     )
-    others = tuple(_others(one.model, other.model))
+    others = tuple(others_of(one.model, other.model))
     return Difference(
         a=os.fspath(one.path),
         b=os.fspath(other.path),
-        equal=not (ops or nodes or weights or batch_norms or any(not _says_who_wrote(item) for item in others)),
+        equal=not (ops or nodes or weights or batch_norms or any(not says_who_wrote(item) for item in others)),
         ops=ops,
         nodes=nodes,
         weights=weights,
@@ -98,7 +93,7 @@ class _Side:
         self.weights: dict[Place, TensorProto] = {}
         self._add("", self.model.graph)
         for function in self.model.functions:
-            self._add(_function(function), function)
+            self._add(function_name(function), function)
 
     def _add(self, scope: str, graph: GraphProto | FunctionProto) -> None:
         if isinstance(graph, GraphProto):
@@ -311,82 +306,8 @@ def _batch_norms(
     return tuple(changes), kept
 
 
-def _others(a: ModelProto, b: ModelProto) -> Iterator[FileChange]:
-    for kind, ours, theirs in (
-        ("input", a.graph.input, b.graph.input),
-        ("output", a.graph.output, b.graph.output),
-    ):
-        yield from _listed(kind, _ports(ours), _ports(theirs))
-        one, other = [port.name for port in ours], [port.name for port in theirs]
-        if one != other and sorted(one) == sorted(other):
-            yield FileChange(kind, "order", ", ".join(one), ", ".join(other))
-    yield from _listed("opset", _opsets(a), _opsets(b))
-    yield from _listed("function", _functions(a), _functions(b))
-    yield from _listed("metadata", *({entry.key: entry.value for entry in side.metadata_props} for side in (a, b)))
-    facts = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
-    yield from _listed("file", *({name: str(getattr(side, name)) for name in facts} for side in (a, b)))
-    yield from _listed("file", {"graph name": a.graph.name}, {"graph name": b.graph.name})
-
-
-def _says_who_wrote(change: FileChange) -> bool:
-    """Whether something says who wrote the file and how, and nothing of the model."""
-    return (change.kind, change.name) in _WHO
-
-
-def _listed(kind: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[FileChange]:
-    for name in dict.fromkeys([*a, *b]):
-        if a.get(name) != b.get(name):
-            yield FileChange(kind, name, _brief(a.get(name, "")), _brief(b.get(name, "")))
-
-
-def _ports(ports: Iterable[ValueInfoProto]) -> dict[str, str]:
-    return {port.name: _type(port.type) for port in ports}
-
-
-def _opsets(model: ModelProto) -> dict[str, str]:
-    return {entry.domain or "ai.onnx": str(entry.version) for entry in model.opset_import}
-
-
-def _functions(model: ModelProto) -> dict[str, str]:
-    found = {}
-    for function in model.functions:
-        opsets = ", ".join(f"{entry.domain}{entry.domain and ' '}{entry.version}" for entry in function.opset_import)
-        described = (
-            f"{plural(len(function.node), 'node')}, ({', '.join(function.input)}) → ({', '.join(function.output)})"
-        )
-        defaults = [f"{item.name}={helper.get_attribute_value(item)}" for item in function.attribute_proto]
-        attributes = ", ".join([*function.attribute, *defaults])
-        found[_function(function)] = f"{described}, opset {opsets}{attributes and ', attributes '}{attributes}"
-    return found
-
-
-def _function(function: FunctionProto) -> str:
-    return f"{function.domain}::{function.name}{function.overload and ':'}{function.overload}"
-
-
-def _type(kind: TypeProto) -> str:
-    """Return a type as text: ``float32 (batch, 3, ?)``."""
-    if not kind.HasField("tensor_type"):
-        return " ".join(str(kind).split())
-    tensor = kind.tensor_type
-    name = _element(tensor.elem_type)
-    if not tensor.HasField("shape"):
-        return name
-    sizes = [str(size.dim_value) if size.HasField("dim_value") else size.dim_param or "?" for size in tensor.shape.dim]
-    return f"{name} ({', '.join(sizes)})"
-
-
-def _element(number: int) -> str:
-    if number == TensorProto.STRING:
-        return "string"
-    try:
-        return str(helper.tensor_dtype_to_np_dtype(number))
-    except KeyError:
-        return f"type {number}"
-
-
 def _dtype(tensor: TensorProto) -> str:
-    return _element(tensor.data_type)
+    return element_name(tensor.data_type)
 
 
 def _constant(node: NodeProto) -> TensorProto | None:
@@ -402,7 +323,3 @@ def _operation(node: NodeProto) -> str:
 
 def _called(node: NodeProto) -> str:
     return node.name or next((name for name in node.output if name), node.op_type)
-
-
-def _brief(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
