@@ -14,7 +14,7 @@ import pytest
 from service.sandbox import Level
 from tests.service.attacks.files import constant_of_shape, endless_loop
 from tests.service.sandbox.children import at_level
-from tests.service.server import Server, conv_model, post, serving, wait_for
+from tests.service.server import Server, conv_model, serving, strongest_level, wait_for
 
 if TYPE_CHECKING:
     import httpx
@@ -28,7 +28,7 @@ def besieged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     level = at_level(request.param)
     folder = tmp_path_factory.mktemp("served")
     with serving(
-        folder, sandbox=level.value, infer_seconds="5", load_seconds="15", runner_memory="2GiB", runner_threads="1"
+        folder, sandbox=level.value, infer_seconds="5", load_seconds="6", runner_memory="2GiB", runner_threads="1"
     ) as server:
         yield server
 
@@ -45,25 +45,31 @@ def _infer(client: httpx.Client, link: str, name: str, datatype: str, shape: lis
 
 
 def _kept(client: httpx.Client, content: bytes) -> str:
-    answer = client.post(
-        "/fold", files={"model": ("m.onnx", content)}, data={"verify": "off"}, headers={"Prefer": "wait=30"}
-    )
-    assert answer.status_code == 200, answer.text
+    sent: Any = {"files": {"model": ("m.onnx", content)}, "data": {"verify": "off"}, "headers": {"Prefer": "wait=30"}}
+    answer = wait_for(lambda: _if_fine(client.post("/fold", **sent)), 600)
     return str(answer.json()["links"]["infer"])
 
 
+def _answered(client: httpx.Client, link: str, name: str, datatype: str, shape: list[int], data: list[Any]) -> Any:
+    """Return the first output, however long the machine takes to load the model."""
+    answer = wait_for(lambda: _if_fine(_infer(client, link, name, datatype, shape, data)), 300)
+    return answer.json()["outputs"][0]["data"]
+
+
+def _if_fine(answer: httpx.Response) -> Any:
+    assert answer.status_code in {200, 202, 503, 504}, answer.text
+    return answer if answer.status_code == 200 else None
+
+
 def _serves(client: httpx.Client) -> None:
-    link = post(client, conv_model(1)).json()["links"]["infer"]
-    answer = wait_for(
-        lambda: (a := _infer(client, link, "x", "FP32", [1, 3, 8, 8], [0.5] * 192)).status_code == 200 and a, 120
-    )
-    assert len(answer.json()["outputs"][0]["data"]) == 144
+    link = _kept(client, conv_model(1))
+    assert len(_answered(client, link, "x", "FP32", [1, 3, 8, 8], [0.5] * 192)) == 144
     assert client.get("/readyz").status_code == 200
 
 
 def test_a_value_of_64_gib_is_not_made(client: httpx.Client) -> None:
     link = _kept(client, constant_of_shape())
-    assert _infer(client, link, "n", "INT64", [1], [4]).json()["outputs"][0]["data"] == [0.0]
+    assert _answered(client, link, "n", "INT64", [1], [4]) == [0.0]
     answer = _infer(client, link, "n", "INT64", [1], [2**34])
     assert answer.status_code in {400, 500}, answer.text
     assert answer.json()["error"]
@@ -71,6 +77,8 @@ def test_a_value_of_64_gib_is_not_made(client: httpx.Client) -> None:
     _serves(client)
 
 
+# The clock that stops it is the service's own, and the same at every level.
+@pytest.mark.parametrize("besieged", [Level(strongest_level())], indirect=True)
 def test_a_loop_without_end_is_stopped(client: httpx.Client, besieged: Server) -> None:
     link = _kept(client, endless_loop())
     answer = _infer(client, link, "x", "FP32", [1, 4], [0.5] * 4)
