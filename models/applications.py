@@ -58,9 +58,9 @@ NETWORKS = (
     Network(
         "DenseNet121",
         kept={"used-elsewhere": 59},
-        why="Every layer of a block normalises all features that the layers before it made, so a feature is read by many "
-        "batch norms, each with a ReLU behind it. A feature has one constant to give and one of them can have it; the "
-        "others stay, and everything else folds.",
+        why="Every layer of a block normalises all features that the layers before it made, so a feature is read by "
+        "many batch norms, each with a ReLU behind it. A feature has one constant to give and one of them can have it; "
+        "the others stay, and everything else folds.",
     ),
     Network("InceptionV3"),
     Network("Xception"),

@@ -1,7 +1,8 @@
 """Reads spoilt files of the frameworks one after the other, in a process that may die of it.
 
-It runs as ``python -m tests.fuzz.spoiling FOLDER``. What it prints last is how often the answer was a model and how often a refusal, by kind of file. Before every file it
-notes down which one comes, so that whoever started it knows what it died of.
+It runs as ``python -m tests.fuzz.spoiling FOLDER``. What it prints last is how often the answer was a model and how
+often a refusal, by kind of file. Before every file it notes down which one comes, so that whoever started it knows what
+it died of.
 """
 
 from __future__ import annotations
