@@ -21,7 +21,7 @@ __all__ = ["ISOLATING", "Room", "answers_of", "at_level", "run_child", "start_ch
 TESTS = Path(__file__).parents[2]
 ISOLATING = [level for level in Level if level.isolates]
 MODULE = "tests.service.sandbox.hostile"
-_SECONDS = 120
+_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,13 @@ def _command(level: Level, room: Room, arguments: Sequence[str], module: str, li
 
 
 def run_child(
-    level: Level, room: Room, arguments: Sequence[str], *, module: str = MODULE, limits: Limits | None = None
+    level: Level,
+    room: Room,
+    arguments: Sequence[str],
+    *,
+    module: str = MODULE,
+    limits: Limits | None = None,
+    seconds: float = _SECONDS,
 ) -> subprocess.CompletedProcess[str]:
     """Run a module as a child of the service is run, and return how it ended."""
     return subprocess.run(
@@ -87,7 +93,7 @@ def run_child(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=_SECONDS,
+        timeout=seconds,
         start_new_session=True,
         check=False,
     )
