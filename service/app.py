@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -15,8 +16,10 @@ from starlette.responses import Response
 
 import bnfold
 from service.access.gate import Gate
+from service.database.connecting import first_line, is_outage
 from service.observing.requests import Watch
 from service.problems import (
+    DatabaseError,
     InternalError,
     MalformedError,
     MethodError,
@@ -94,6 +97,7 @@ def make_app(state: State) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(OSError, _os_error)
+    app.add_exception_handler(SQLAlchemyError, _database_error)
     app.add_exception_handler(Exception, _defect)
     return app
 
@@ -143,6 +147,17 @@ async def _gone(_request: Request, _error: Exception) -> Response:
 async def _os_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OSError)
     return _answer(request, storage_error(error))
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SQLAlchemyError)
+    if not is_outage(error):
+        return await _defect(request, error)
+    _LOG.warning("the database does not answer: %s", first_line(error))
+    told = DatabaseError(
+        "the database does not answer", hint="Send it again in a moment.", headers={"Retry-After": "5"}
+    )
+    return _answer(request, told)
 
 
 async def _defect(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CancelledError",
     "CrashedError",
+    "DatabaseError",
     "DrainingError",
     "ForbiddenError",
     "IdempotencyError",
@@ -207,6 +208,13 @@ class DrainingError(ServiceError):
     """The service is about to end, and begins nothing new."""
 
     code = "draining"
+    status = 503
+
+
+class DatabaseError(ServiceError):
+    """The database cannot be reached, or is too busy to answer."""
+
+    code = "database"
     status = 503
 
 

@@ -12,9 +12,26 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as TimeoutOfPoolError
 
-__all__ = ["UnusableDatabaseError", "can_answer", "first_line", "migrations", "open_database", "reading", "writing"]
+__all__ = [
+    "UnusableDatabaseError",
+    "can_answer",
+    "first_line",
+    "is_outage",
+    "migrations",
+    "open_database",
+    "reading",
+    "writing",
+]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY = 30.0  # seconds that a writer of SQLite waits for another one
@@ -98,6 +115,15 @@ def reading(engine: Engine) -> Iterator[Connection]:
 def first_line(error: SQLAlchemyError) -> str:
     """Return what the database itself said, without what was asked of it."""
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+
+
+def is_outage(error: BaseException) -> bool:
+    """Say whether the database was away, or too busy: what is asked of it once more may work."""
+    if isinstance(error, TimeoutOfPoolError):
+        return True  # all connections wait for an answer
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    )
 
 
 def can_answer(engine: Engine) -> bool:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as TimeoutOfPoolError
+from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from service.database.connecting import first_line, open_database
+from service.database.connecting import first_line, is_outage, open_database
 from service.jobs.conversion import convert
 from service.jobs.job import Job
 from service.jobs.table import JobTable
@@ -221,17 +220,8 @@ class _Steps:
             await asyncio.sleep(_FASTEST)
 
 
-def _is_outage(error: BaseException) -> bool:
-    """Say whether the database was away, or too busy: what is asked of it once more may work."""
-    if isinstance(error, TimeoutOfPoolError):
-        return True  # all connections wait for an answer
-    return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or type(error).__name__ in {"OperationalError", "InterfaceError"}
-    )
-
-
 _insisting = retry(
-    retry=retry_if_exception(_is_outage),
+    retry=retry_if_exception(is_outage),
     wait=wait_random_exponential(multiplier=0.2, max=2.0),
     stop=stop_after_delay(_OUTAGE),
     reraise=True,

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from fastapi import APIRouter, Request
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
 from service.access.limits import check_bytes, check_jobs
@@ -23,6 +24,7 @@ from service.problems import (
     NotFoundError,
     QueueFullError,
     SandboxError,
+    ServiceError,
     answer_with,
 )
 from service.registry.cards import Card, links_of
@@ -172,18 +174,20 @@ async def _accept(state: State, caller: Caller, wanted: Wanted, folder: Path, up
         check_jobs(caller, unfinished)
         check_bytes(caller, sent, wanted.bytes)
 
-    accepted = None
+    most = state.settings.jobs + state.settings.queue
     try:
-        most = state.settings.jobs + state.settings.queue
         accepted = await asyncio.to_thread(state.table.accept, wanted, most, check if limited else None)
     except OtherRequestError:
+        await _forget(state, wanted)
         raise IdempotencyError(
             "this Idempotency-Key was used for another request", hint="Give each request a key of its own."
         ) from None
-    finally:
-        if accepted is None or not accepted.new:
-            for key in wanted.upload["files"].values():
-                await state.storage.drop(key)
+    except ServiceError:
+        await _forget(state, wanted)
+        raise
+    # Where nobody can say what became of the row, the upload stays: if there is none, it is swept away one day.
+    if accepted is None or not accepted.new:
+        await _forget(state, wanted)
     if accepted is None:
         raise QueueFullError(
             f"{most} conversions run or wait, and no more are taken",
@@ -194,9 +198,14 @@ async def _accept(state: State, caller: Caller, wanted: Wanted, folder: Path, up
         try:
             await state.engine.submit(accepted.job.id)
             await asyncio.to_thread(state.table.rang, accepted.job.id)
-        except EngineAwayError:
+        except (EngineAwayError, SQLAlchemyError):
             pass  # the row is there, and the engine is told when it is back
     return accepted.job
+
+
+async def _forget(state: State, wanted: Wanted) -> None:
+    for key in wanted.upload["files"].values():
+        await state.storage.drop(key)
 
 
 async def _wait(state: State, job: Job, seconds: float) -> Job:

@@ -26,6 +26,7 @@ def test_a_job_whose_worker_dies_each_time_is_given_up(on: Deployment) -> None:
         program, _ = on.held()
         program.kill()
         program.start()
+    on.start()
     body = on.ended(job)
     assert (body["state"], body["attempt"]) == ("failed", 3)
     assert body["error"]["detail"] == "the conversion was begun 3 times, and whoever worked on it died each time"

@@ -13,8 +13,19 @@ import pytest
 from sqlalchemy import text
 
 from service.database.connecting import writing
-from tests.service.cluster.deployment import Deployment, below, in_order, let_go, submitted, succeeded, until
+from tests.service.cluster.deployment import (
+    SEEDS,
+    Deployment,
+    ask,
+    below,
+    in_order,
+    let_go,
+    submitted,
+    succeeded,
+    until,
+)
 from tests.service.cluster.servers import Broker, PostgreSQL
+from tests.service.server import conv_model
 
 QUEUE = "bnfold.jobs"
 
@@ -164,6 +175,10 @@ def test_when_the_database_is_started_again_what_runs_goes_on(on: Deployment, po
         with on.client() as client:
             assert client.get("/readyz").status_code == 503
             assert client.get("/livez").status_code == 200
+            assert client.get(f"/jobs/{job}").status_code == 503
+        refused = ask(on, conv_model(next(SEEDS)))
+        assert (refused.status_code, refused.json()["code"]) == (503, "database")
+        assert refused.headers["retry-after"] == "5"
         let_go(child)
         until(lambda: not any(worker.conversions() for worker in on.workers), "the end of the conversion")
     finally:
