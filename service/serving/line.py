@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -12,8 +13,10 @@ from typing import cast
 from service.processes import end_group
 from service.serving.frames import Answer, FrameError, Frames, Hello, Question, pack
 
-__all__ = ["Line", "LineError", "open_line"]
+__all__ = ["LOG", "Line", "LineError", "open_line"]
 
+LOG = "log"
+"""What a runner's messages are written to, in its folder."""
 _SMALL = 2**16  # bytes up to which a copy is cheaper than a second write
 
 
@@ -26,13 +29,19 @@ class Line(asyncio.Protocol):
 
     Args:
         most: The most bytes that an answer may have.
+        seconds: How long a question may take, whoever waits for it.
         answered: Called with each answer.
         ended: Called once, when no more answers will come.
     """
 
-    def __init__(self, most: int, answered: Callable[[Answer, bytes], None], ended: Callable[[Line], None]) -> None:
+    def __init__(
+        self, most: int, seconds: float, answered: Callable[[Answer, bytes], None], ended: Callable[[Line], None]
+    ) -> None:
         self.outstanding: dict[int, float] = {}
-        """Deadlines of the questions that were sent and not answered, by number, the oldest first."""
+        """Until when each question that was sent should be answered, by number, the oldest first."""
+        self.is_wanted = True
+        """Whether the runner should be there: it ends by itself only when something is wrong."""
+        self._seconds = seconds
         self._hello: Frames[Hello] | None = Frames(Hello, 0)
         self._frames: Frames[Answer] = Frames(Answer, most)
         self._answered = answered
@@ -46,10 +55,20 @@ class Line(asyncio.Protocol):
         """Whether questions can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def was_open(self) -> bool:
+        """Whether there was ever somebody at the other end, whose end is told."""
+        return self._transport is not None
+
+    @property
+    def status(self) -> int | None:
+        """How the process ended."""
+        return None if self._process is None else self._process.returncode
+
     def send(self, question: Question, body: Sequence[bytes]) -> None:
         """Send a question with the pieces of its body; its answer, or the end of the line, will be told."""
         assert self._transport is not None
-        self.outstanding[question.number] = question.deadline
+        self.outstanding[question.number] = time.monotonic() + self._seconds
         size = sum(map(len, body))
         head = pack(question, size)
         if size <= _SMALL:
@@ -59,6 +78,7 @@ class Line(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection; whoever is told of the end of the line should close it."""
+        self.is_wanted = False
         if self._transport is not None:
             self._transport.abort()
 
@@ -119,11 +139,12 @@ async def open_line(command: Sequence[str], folder: Path, environment: Mapping[s
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
     try:
-        with theirs:
+        with theirs, (folder / LOG).open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
+                stderr=log,
                 cwd=folder,
                 env=environment,
                 start_new_session=True,

@@ -145,7 +145,6 @@ class Model:
         """Take note that a runner died, and have the questions that it left put to another one."""
         if self.line is not line:
             return
-        _LOG.warning("the runner of %s died", self.key)
         self.line = None
         left = [self._waiting[number] for number in line.outstanding if number in self._waiting]
         for waiting in left:

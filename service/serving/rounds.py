@@ -23,6 +23,7 @@ __all__ = ["Rounds"]
 _LOOK = 0.05  # seconds between two looks at whether a run takes too long
 _WORTH_DEFLATING = 1024
 _ROUND = 16
+_TRIAL = 10.0  # seconds that a run may take which nobody asked for
 
 Send = Callable[[Answer, list[Any]], None]
 
@@ -43,14 +44,16 @@ class Rounds:
     Args:
         session: The model.
         signature: Its inputs and outputs.
+        largest: The most bytes that an answer may have.
     """
 
-    def __init__(self, session: Any, signature: tuple[Sequence[Spec], Sequence[Spec]]) -> None:
+    def __init__(self, session: Any, signature: tuple[Sequence[Spec], Sequence[Spec]], largest: int) -> None:
         inputs, outputs = signature
         self._session = session
         self._signature = Signature({spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs})
         self._bf16 = [spec.name for spec in inputs if spec.datatype == "BF16"]
         self._rows = 1
+        self._largest = largest
         self._watch = _Watch()
         self.most = _ROUND
 
@@ -61,7 +64,7 @@ class Rounds:
             return
         # Zeros, or one row, may be what it cannot compute: requests will say what they are.
         with contextlib.suppress(ServiceError):
-            self._run(tuple(self._signature.outputs), feeds, time.monotonic() + 60)
+            self._run(tuple(self._signature.outputs), feeds, time.monotonic() + _TRIAL)
 
     def may_batch(self, path: Path, rows: int) -> bool:
         """Find out whether rows of different requests may be run together, up to that many."""
@@ -157,7 +160,11 @@ class Rounds:
                 pieces, length = write_rpc(question.model, question.version, turn.asked, self._signature, arrays), -1
             else:
                 pieces, length = write_answer(question.model, question.version, turn.asked, self._signature, arrays)
-            if question.accepts and sum(len(piece) for piece in pieces) >= _WORTH_DEFLATING:
+            size = sum(len(piece) for piece in pieces)
+            if size > self._largest:
+                send(*_error(question, _too_large(size, self._largest)))
+                return
+            if question.accepts and size >= _WORTH_DEFLATING:
                 pieces, encoding = [deflated(b"".join(pieces), question.accepts)], question.accepts
         except ServiceError as error:
             send(*_error(question, error))
@@ -171,7 +178,7 @@ class Rounds:
 
     def _alone(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run the model for all its outputs."""
-        return self._run(tuple(self._signature.outputs), feeds, time.monotonic() + 60)
+        return self._run(tuple(self._signature.outputs), feeds, time.monotonic() + _TRIAL)
 
     def _run(self, outputs: Sequence[str], feeds: Mapping[str, Array], deadline: float) -> list[Array]:
         if time.monotonic() >= deadline:
@@ -234,6 +241,12 @@ def _blank(spec: Spec) -> Array:
 
 def _error(question: Question, error: ServiceError) -> tuple[Answer, list[Any]]:
     return Answer(question.number, error.code, str(error), error.hint), []
+
+
+def _too_large(size: int, most: int) -> TensorError:
+    return TensorError(
+        f"the answer would have {size} bytes, and {most} are sent at most", hint="Send fewer rows at a time."
+    )
 
 
 def _late() -> TimeLimitError:

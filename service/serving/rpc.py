@@ -23,8 +23,7 @@ __all__ = ["check_port", "serving_rpc"]
 
 _LOG = logging.getLogger("service.serving")
 _AROUND = 2**16  # bytes of a message around the tensors in it
-_MOST_CALLS = 1024
-_STOP = 2.0  # seconds
+_MOST_CALLS = 256
 _TYPES = (
     "INVALID BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 STRING BF16".split()  # noqa: SIM905  (numbers are places)
 )
@@ -108,7 +107,7 @@ async def serving_rpc(
     try:
         yield
     finally:
-        await server.stop(_STOP)
+        await server.stop(settings.stop_seconds)
 
 
 class _Calls:

@@ -13,23 +13,23 @@ __all__ = ["main"]
 
 def main() -> None:
     """Load the model that the command line names, run it once, say so, and answer until no more questions come."""
-    path, threads, rows = confine(sys.argv[1:])
+    path, threads, rows, largest = confine(sys.argv[1:])
     # Whatever native code prints must not stand between two frames: it goes where messages go.
     answers = os.dup(1)
     os.dup2(2, 1)
-    _serve(Path(path), int(threads), int(rows), 0, answers)
+    _serve(Path(path), int(threads), int(rows), int(largest), answers)
 
 
-def _serve(path: Path, threads: int, rows: int, questions: int, answers: int) -> None:
+def _serve(path: Path, threads: int, rows: int, largest: int, answers: int) -> None:
     from service.serving.channel import Channel
     from service.serving.frames import Hello
     from service.serving.rounds import Rounds
     from service.serving.session import UnrunnableError, open_session, signature_of
 
-    channel = Channel(questions, answers)
+    channel = Channel(0, answers)
     try:
         session = open_session(path, threads)
-        rounds = Rounds(session, signature_of(session))
+        rounds = Rounds(session, signature_of(session), largest)
     except UnrunnableError as error:
         channel.hello(Hello(str(error)))
         return

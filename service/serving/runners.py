@@ -7,6 +7,7 @@ longest time makes room. A model that was unloaded by name stays so until it is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from service.problems import (
 from service.registry.cards import Card
 from service.sandbox import Limits, child_command, child_environment, level_for
 from service.serving.frames import Question
-from service.serving.line import Line, LineError, open_line
+from service.serving.line import LOG, Line, LineError, open_line
 from service.serving.model import Model, Told
 from service.serving.source import ModelSource, Room
 from service.serving.statistics import Statistics
@@ -33,7 +34,10 @@ from service.settings import Settings
 
 __all__ = ["Ask", "Runners"]
 
-_SPARE = 2**16  # bytes of JSON around the outputs of a model
+_LOG = logging.getLogger("service.serving")
+_LARGEST_ANSWER = 2**28
+_LARGEST_LOG = 2**20
+_TAIL = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +205,12 @@ class Runners:
             folder = await asyncio.to_thread(self.room.folder)
         except OSError as error:
             raise storage_error(error) from error
-        line = Line(int(settings.runner_memory), model.answered, lambda line: self._ended(model, line, folder))
+        largest = max(_LARGEST_ANSWER, 16 * int(settings.infer_size))
+        line = Line(largest, settings.infer_seconds, model.answered, lambda line: self._ended(model, line, folder))
         try:
-            limits = Limits(memory=int(settings.runner_memory), file_size=int(settings.job_file_size), cpu_seconds=0)
+            limits = Limits(memory=int(settings.runner_memory), file_size=_LARGEST_LOG, cpu_seconds=0)
             threads = settings.runner_threads or os.cpu_count() or 1
-            arguments = [str(path), str(threads), str(settings.infer_batch)]
-            level = level_for(settings.sandbox)
+            arguments = [str(path), str(threads), str(settings.infer_batch), str(largest)]
             command = child_command(
                 "service.serving.runner", limits, arguments, level=level, reads=[path], writes=[folder]
             )
@@ -221,10 +225,10 @@ class Runners:
             line.abort()
             raise self._slow() from None
         except OSError as error:
-            self.room.discard(folder)
+            self._leave(line, folder)
             raise storage_error(error) from error
         except BaseException:
-            line.abort()
+            self._leave(line, folder)
             raise
         if hello.unrunnable:
             line.abort()
@@ -239,9 +243,23 @@ class Runners:
             hint="Set BNFOLD_LOAD_SECONDS higher.",
         )
 
+    def _leave(self, line: Line, folder: Path) -> None:
+        """End a runner that is not wanted any more; its folder goes with it."""
+        if line.was_open:
+            line.abort()
+        else:
+            self.room.discard(folder)
+
     def _ended(self, model: Model, line: Line, folder: Path) -> None:
+        wanted = line.is_wanted
+
         async def clear() -> None:
             await line.close()
+            if wanted:
+                said = await asyncio.to_thread(_tail, folder / LOG)
+                _LOG.warning(
+                    "the runner of %s ended with status %s: %s", model.key, line.status, said or "without a word"
+                )
             await asyncio.to_thread(self.room.discard, folder)
 
         closing = asyncio.get_running_loop().create_task(clear())
@@ -269,3 +287,13 @@ class Runners:
         oldest = min(idle, key=lambda model: model.used)
         del self._models[oldest.key]
         await oldest.close()
+
+
+def _tail(path: Path) -> str:
+    """Return the end of what a runner wrote where messages go, as one line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            return " ".join(file.read(_TAIL).decode("utf-8", "replace").split())
+    except OSError:
+        return ""

@@ -26,6 +26,7 @@ class _Runner:
     outstanding: dict[int, float] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
     is_open: bool = True
+    is_wanted: bool = True
 
     def send(self, question: Question, pieces: Sequence[bytes]) -> None:
         body = b"".join(pieces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +19,11 @@ import pytest
 from onnx import numpy_helper
 
 from service.problems import MalformedError
+from service.serving.frames import Answer, Form, Question
 from service.serving.messages import METHODS, SERVICE, message
+from service.serving.rounds import Rounds
 from service.serving.rpc import model_of
+from service.serving.session import open_session, signature_of
 from tests.service.server import Server, serving, wait_for
 
 if TYPE_CHECKING:
@@ -379,3 +383,46 @@ def test_whatever_is_sent_the_service_answers_and_stays_as_it_was(
     assert client.post("/v2/models/dense/infer", content=text).content == good.content
     assert server.children("service.serving.runner") == runners, "no runner died of it"
     assert client.get("/v2/health/ready").status_code == 200
+
+
+def test_an_answer_that_is_too_large_is_refused_and_the_runner_stays(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    text = "g (float[n,2] x) => (float[n,2] y) { y = Relu(x) }"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}'), path)
+    session = open_session(path, 1)
+    rounds = Rounds(session, signature_of(session), largest=300)
+    told: list[tuple[Answer, list[Any]]] = []
+
+    def ask(rows: int) -> Answer:
+        x = np.zeros((rows, 2), np.float32)
+        question = Question(rows, Form.HTTP, "m", "1", time.monotonic() + 60, None, "", "", 2**20)
+        rounds.answer([(question, _question(x).encode())], lambda answer, pieces: told.append((answer, pieces)))
+        return told[-1][0]
+
+    assert ask(1).code == ""
+    refused = ask(100)
+    assert (refused.number, refused.code) == (100, "tensor")
+    assert refused.message.startswith("the answer would have ")
+    assert refused.message.endswith(" bytes, and 300 are sent at most")
+    assert ask(2).code == ""
+
+
+def test_a_run_ends_at_its_deadline(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    # Nothing but steps, so many that they take minutes, between each two of which the runtime can be stopped.
+    text = """g (float[n,2] x) => (float[n,2] y) <int64 most = {2000000000}, bool on = {1}> {
+        y = Loop (most, on, x) <body = b (int64 i, bool c, float[n,2] v) => (bool d, float[n,2] w) {
+            d = Identity(c)
+            w = Neg(v)
+        }>
+    }"""
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}'), path)
+    session = open_session(path, 1)
+    rounds = Rounds(session, signature_of(session), largest=2**20)
+    told: list[Answer] = []
+    question = Question(1, Form.HTTP, "m", "1", time.monotonic() + 0.3, None, "", "", 2**20)
+    rounds.answer([(question, _question(np.zeros((1, 2), np.float32)).encode())], lambda answer, _: told.append(answer))
+    assert [(answer.code, answer.message) for answer in told] == [("time-limit", "the inference took too long")]
+    late = Question(2, Form.HTTP, "m", "1", time.monotonic() - 1, None, "", "", 2**20)
+    rounds.answer([(late, _question(np.zeros((1, 2), np.float32)).encode())], lambda answer, _: told.append(answer))
+    assert told[1].code == "time-limit"
