@@ -179,7 +179,6 @@ def run_worker(settings: Settings) -> int:
     celery.task(run, name=_TASK, bind=True)
     for name in ("celery.worker.strategy", "celery.app.trace"):  # they would tell each job once more
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.simplefilter("ignore", CPendingDeprecationWarning)  # of a setting that is set above, on purpose
     celery.conf.worker_consumer = _careful_consumer()
     worker = celery.Worker(
         pool="prefork",
@@ -193,6 +192,7 @@ def run_worker(settings: Settings) -> int:
     )
 
     def ready(**_: Any) -> None:
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)  # of a setting that is set above, on purpose
         worker.timer.call_repeatedly(_LOOK, lambda: None)  # between two looks at its timers, Celery sees no signal
         print(f"bnfold works on up to {settings.jobs} jobs at a time", flush=True)  # noqa: T201  (whoever started it waits for it)
 

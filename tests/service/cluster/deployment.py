@@ -29,7 +29,7 @@ __all__ = ["SEEDS", "Deployment", "Program", "ask", "deployed", "in_order", "let
 T = TypeVar("T")
 SEEDS = itertools.count(1000)
 """Of models that nobody posted before."""
-_SECONDS = 120.0  # a hang, on the slowest machine
+_SECONDS = 300.0  # a hang, on the slowest machine
 
 
 def until(condition: Callable[[], T], what: str = "it", seconds: float = _SECONDS) -> T:

@@ -22,7 +22,7 @@ __all__ = ["Broker", "MissingProgramError", "PostgreSQL", "broker", "postgresql"
 
 _DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # without the wrapper, which becomes another user
-_SECONDS = 120.0  # what is not there by then is not coming
+_SECONDS = 300.0  # what is not there by then is not coming
 
 
 class MissingProgramError(Exception):
