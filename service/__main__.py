@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         return _refuse("store", str(error), 2)
     except OSError as error:
         return _refuse(
-            "start", f"{error}\n  hint: Set BNFOLD_PORT or BNFOLD_STORE to what is free and can be written.", 2
+            "start", f"{error}\n  hint: Set BNFOLD_PORT, BNFOLD_GRPC_PORT or BNFOLD_STORE to what is free.", 2
         )
 
 
