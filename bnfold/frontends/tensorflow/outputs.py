@@ -280,6 +280,9 @@ def _reduces_all(net: Net, node: Any, values: dict[Ref, Value]) -> bool:
     return bool(axes.size) and 0 in axes.ravel().tolist()
 
 
+_TURNS = frozenset({"NextIteration", "RefNextIteration"})
+
+
 def _ends(net: Net, predictions: set[str], training: set[str], values: dict[Ref, Value]) -> list[Ref]:
     readers = net.consumers()
     left = set(predictions)
@@ -289,7 +292,12 @@ def _ends(net: Net, predictions: set[str], training: set[str], values: dict[Ref,
         ends = [
             name
             for name in net.nodes
-            if name in left and not any(other in left or other in leading for other, _ in readers.get(name, ()))
+            if name in left
+            and not any(
+                # What goes into a loop's next turn is inside of it, where nobody can fetch it.
+                other in left or other in leading or net.nodes[other].op in _TURNS
+                for other, _ in readers.get(name, ())
+            )
         ]
         # A small step that somebody reads who predicts nothing belongs to a loss or a metric.
         steps = {name for name in ends if readers.get(name) and _is_step(net.nodes[name], values)}

@@ -152,6 +152,15 @@ def test_the_prediction_is_what_neither_loss_nor_metric_is(program: Callable[[],
     assert [f"{name}:{port}" for name, port in predicted(net, "a checkpoint")] == [wanted]
 
 
+def test_what_a_loop_hands_to_its_next_turn_is_no_output() -> None:
+    with flow(1), tf().Graph().as_default() as graph:
+        x = v1().placeholder("float32", [None, 4], name="x")
+        weight = v1().get_variable("weight", [4, 4])
+        _, h = v1().while_loop(lambda i, _: i < 3, lambda i, h: (i + 1, tf().tanh(h @ weight)), [0, x])
+        tf().identity(h, name="y")
+        assert predicted(Net.of(graph.as_graph_def()), "a checkpoint") == [("y", 0)]
+
+
 def test_a_program_without_prediction_says_so() -> None:
     with tf().Graph().as_default() as graph:
         v1().placeholder("float32", [None, 3], name="x")
