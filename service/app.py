@@ -19,12 +19,12 @@ from service.access.gate import Gate
 from service.database.connecting import first_line, is_outage
 from service.observing.requests import Watch
 from service.problems import (
-    DatabaseError,
     InternalError,
     MalformedError,
     MethodError,
     NotFoundError,
     ServiceError,
+    no_answer,
     problem,
     storage_error,
 )
@@ -154,10 +154,7 @@ async def _database_error(request: Request, error: Exception) -> Response:
     if not is_outage(error):
         return await _defect(request, error)
     _LOG.warning("the database does not answer: %s", first_line(error))
-    told = DatabaseError(
-        "the database does not answer", hint="Send it again in a moment.", headers={"Retry-After": "5"}
-    )
-    return _answer(request, told)
+    return _answer(request, no_answer())
 
 
 async def _defect(request: Request, error: Exception) -> Response:

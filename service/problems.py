@@ -46,6 +46,7 @@ __all__ = [
     "UnsupportedMediaError",
     "answer_with",
     "body_of",
+    "no_answer",
     "problem",
     "storage_error",
 ]
@@ -326,6 +327,13 @@ def answer_with(body: Mapping[str, Any], headers: Mapping[str, str] | None = Non
     from starlette.responses import JSONResponse  # children have these errors, too, and answer nobody
 
     return JSONResponse(dict(body), body["status"], dict(headers or {}), media_type="application/problem+json")
+
+
+def no_answer() -> DatabaseError:
+    """Return the error that tells a client that the database is away."""
+    return DatabaseError(
+        "the database does not answer", hint="Send it again in a moment.", headers={"Retry-After": "5"}
+    )
 
 
 def storage_error(error: OSError) -> StorageError | InternalError:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from service.problems import NotFoundError, storage_error
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.database.connecting import is_outage
+from service.problems import NotFoundError, no_answer, storage_error
 from service.registry.cards import Card
 from service.registry.registry import LATEST, Registry, is_name
 
 __all__ = ["KeptModels"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _SHOWN = 20
 _MOST = 100_000
 
@@ -35,7 +41,7 @@ class KeptModels:
             NotFoundError: If there is none of that name and version.
         """
         version = version or LATEST
-        found = await asyncio.to_thread(self.registry.card, tenant, name, version) if is_name(name) else None
+        found = await _asked(self.registry.card, tenant, name, version) if is_name(name) else None
         if found is not None:
             return found
         versions = await self.versions(tenant, name)
@@ -49,11 +55,11 @@ class KeptModels:
 
     async def versions(self, tenant: str, name: str) -> list[int]:
         """Return the versions of a model, ascending; none where there is no such model."""
-        return await asyncio.to_thread(self.registry.versions, tenant, name) if is_name(name) else []
+        return await _asked(self.registry.versions, tenant, name) if is_name(name) else []
 
     async def cards(self, tenant: str) -> Sequence[Card]:
         """Return the latest version of each model of a tenant, by name."""
-        return await asyncio.to_thread(self.registry.latest, tenant, _MOST, "")
+        return await _asked(self.registry.latest, tenant, _MOST, "")
 
     async def file(self, card: Card) -> Path:
         """Return a file of this machine with a model, for reading; it never changes.
@@ -84,3 +90,17 @@ class KeptModels:
         if not path.exists():
             raise gone
         return path
+
+
+async def _asked(question: Callable[P, T], *about: P.args, **options: P.kwargs) -> T:
+    """Ask the database.
+
+    Raises:
+        DatabaseError: If it does not answer.
+    """
+    try:
+        return await asyncio.to_thread(question, *about, **options)
+    except SQLAlchemyError as error:
+        if is_outage(error):
+            raise no_answer() from error
+        raise

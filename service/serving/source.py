@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from service.problems import DatabaseError
 from service.registry.cards import Card
 
 __all__ = ["ModelSource", "RememberedSource", "Room"]
@@ -81,7 +82,12 @@ class RememberedSource:
         now, changes = time.monotonic(), self.changes()
         if known is not None and now < known[1] and changes == known[2]:
             return known[0]
-        card = await self.source.card(tenant, name, version)
+        try:
+            card = await self.source.card(tenant, name, version)
+        except DatabaseError:
+            if known is None:
+                raise
+            card = known[0]  # what was served goes on to be served while the database is away
         if len(self._known) >= _MOST:
             self._known.clear()
         self._known[key] = (card, now + _FRESH, changes)

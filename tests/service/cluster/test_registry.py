@@ -6,18 +6,22 @@ import asyncio
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from service.database.connecting import open_database
 from service.jobs.table import JobTable
+from service.problems import DatabaseError, NotFoundError
 from service.registry.cards import Card
+from service.registry.kept import KeptModels
 from service.registry.registry import Registry
 from service.retention import sweep
+from service.serving.source import RememberedSource
 from service.storage import Storage, artifact, open_storage
 from tests.service.registry.test_keeping import REPORT, Place
 
@@ -149,3 +153,31 @@ def test_what_nobody_finished_to_copy_is_swept_away(place: Place, results: Make)
     assert asyncio.run(sweep(place.table, place.registry, place.storage, -1)) == 1
     assert not half.exists()
     assert whole(place)
+
+
+def test_what_was_served_is_served_while_the_database_is_away(
+    place: Place, results: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, models = kept(place, results, "m"), KeptModels(place.registry)
+    changes = iter(range(100))
+    source = RememberedSource(models, lambda: next(changes))  # it asks each time
+    assert asyncio.run(source.card("t", "m", "latest")) == card
+
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("the server is gone"))
+
+    monkeypatch.setattr(Registry, "card", away)
+    monkeypatch.setattr(Registry, "versions", away)
+    assert asyncio.run(source.card("t", "m", "latest")) == card
+    questions: tuple[Coroutine[Any, Any, object], ...] = (
+        source.card("t", "never-asked-for", "1"),
+        models.card("t", "m", "1"),
+        models.versions("t", "m"),
+    )
+    for question in questions:
+        with pytest.raises(DatabaseError, match=r"^the database does not answer$"):
+            asyncio.run(question)
+    monkeypatch.undo()
+    asyncio.run(place.registry.delete("t", card))
+    with pytest.raises(NotFoundError):
+        asyncio.run(source.card("t", "m", "latest"))
