@@ -18,12 +18,13 @@ from service.problems import (
     KilledError,
     LimitError,
     RefusedError,
+    SandboxError,
     StorageError,
     TimeLimitError,
 )
 from service.processes import end_group
 from service.reading import blame
-from service.sandbox import Choice, Limits, child_command, child_environment, ended
+from service.sandbox import NOT_CONFINED, Choice, Limits, child_command, child_environment, ended
 from service.settings import Settings
 
 __all__ = ["Tell", "convert"]
@@ -130,6 +131,12 @@ def _outcome(folder: Path, upload: str, status: int, settings: Settings) -> dict
         raise RefusedError(message, hint=hint, refusal="corrupt")
     if status == -signal.SIGXCPU:
         raise _too_long(settings)
+    if status == NOT_CONFINED:
+        _LOG.error("a conversion could not be confined, and did not begin\n%s", log)
+        raise SandboxError(
+            "this machine cannot keep foreign files apart from all else any more, so none are taken",
+            hint="Look at docs/sandbox.md, or set BNFOLD_SANDBOX=off if every file that is sent is trusted.",
+        )
     if status != 0:
         _LOG.error("a conversion ended with status %d\n%s", status, log)
         if "bad_alloc" in log:

@@ -23,7 +23,6 @@ from service.problems import (
     MalformedError,
     NotFoundError,
     QueueFullError,
-    SandboxError,
     ServiceError,
     answer_with,
 )
@@ -31,6 +30,7 @@ from service.registry.cards import Card, links_of
 from service.registry.registry import name_for
 from service.routes.jobs import job_body
 from service.routes.models import card_body, model_file
+from service.sandbox import level_for
 from service.state import State, state_of
 from service.storage import upload_folder
 from service.upload import Upload, receive_upload
@@ -128,11 +128,7 @@ def _admit(state: State) -> None:
         raise DrainingError(
             "the service is about to end", hint="Send it again in a moment.", headers={"Retry-After": "5"}
         )
-    if state.sandbox.level is None:
-        raise SandboxError(
-            "no level of the sandbox can be kept on this machine, so no file is read",
-            hint="Look at docs/sandbox.md, or set BNFOLD_SANDBOX=off if every file that is sent is trusted.",
-        )
+    level_for(state.settings.sandbox)
 
 
 async def _allow(request: Request, state: State, caller: Caller) -> None:

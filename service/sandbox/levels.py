@@ -80,7 +80,7 @@ def level_for(setting: str) -> Level:
     if level is None:
         raise SandboxError(
             "this machine cannot keep foreign files apart from all else, so none are taken",
-            hint="The log of the service says what is missing, and docs/sandbox.md what to do about it.",
+            hint="Look at docs/sandbox.md, or set BNFOLD_SANDBOX=off if every file that is sent is trusted.",
         )
     return level
 

@@ -24,7 +24,7 @@ def child_command(
     limits: Limits,
     arguments: Sequence[str],
     *,
-    level: Level = Level.LIMITS,
+    level: Level,
     reads: Sequence[Path] = (),
     writes: Sequence[Path] = (),
 ) -> list[str]:

@@ -136,6 +136,12 @@ def test_what_the_child_says_is_told(tmp_path: Path, outcome: Any, status: int, 
         (-6, b"std::bad_alloc", "limit", "the conversion takes more memory than the 17179869184 bytes it is given"),
         (-24, b"", "time-limit", "the conversion took longer than 300 s and was stopped"),
         (1, b"", "crashed", "the conversion ended with status 1 and no result"),
+        (
+            121,
+            b"sandbox: Landlock: x",
+            "sandbox",
+            "this machine cannot keep foreign files apart from all else any more, so none are taken",
+        ),
     ],
 )
 def test_how_the_child_ended_is_told(tmp_path: Path, *, status: int, log: bytes, code: str, detail: str) -> None:

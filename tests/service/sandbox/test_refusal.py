@@ -51,7 +51,7 @@ def test_uploads_are_refused_where_no_level_can_be_kept(
     paths = ("POST", "/fold"), ("GET", "/readyz"), ("GET", "/livez"), ("GET", "/models")
     refused, ready, live, listed = _asked(tmp_path, setting, *paths)
     assert (refused.status_code, refused.json()["code"]) == (503, "sandbox")
-    assert refused.json()["detail"] == "no level of the sandbox can be kept on this machine, so no file is read"
+    assert refused.json()["detail"] == ("this machine cannot keep foreign files apart from all else, so none are taken")
     assert refused.json()["hint"] == (
         "Look at docs/sandbox.md, or set BNFOLD_SANDBOX=off if every file that is sent is trusted."
     )
