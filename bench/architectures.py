@@ -23,7 +23,7 @@ import onnxruntime
 
 from bench.measure import ROOT, table
 from bnfold.fold import apply, plan
-from tests.architectures import branched, further, images, mobile, residual, sound, tokens
+from tests.architectures import branched, further, images, linear, mobile, residual, sound, tokens
 from tests.architectures.net import Net, Style
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ NETWORKS: dict[str, Build] = {
     "FastViT": partial(branched.fastvit, width=48, stages=3, blocks=2, side=96),
     "RepGhost": partial(branched.repghost, width=64, blocks=6, side=64),
     "GhostNet": partial(branched.ghostnet, width=64, blocks=6, side=64),
+    "ExpandNet": partial(linear.expandnet, width=32, blocks=(2, 2, 2), side=64),
+    "SESR": partial(linear.sesr, width=16, blocks=5, wide=256, side=64),
     "LeViT": partial(tokens.levit, width=128, heads=4, blocks=3, side=128),
     "Visformer": partial(tokens.visformer, width=96, heads=6, blocks=2, side=96),
     "XCiT": partial(tokens.xcit, width=128, heads=4, blocks=4, side=96),
@@ -163,7 +165,7 @@ after bnfold. One thread, one image; medians of {rounds} runs that take turns, i
 last column: the folded network is faster. What differs from 1.00 by two or three hundredths is noise.
 
 Batch norms stay where an Add or a Max in their place would take longer; `--fold fewest` folds them too. Networks with
-parallel branches gain most: onnxruntime does not join those by itself.
+parallel branches, or layers with nothing between them, gain most: onnxruntime does not join those by itself.
 
 {table}
 
