@@ -22,21 +22,22 @@ from service.database.connecting import writing
 from service.jobs.job import ENDED
 from tests.service.cluster.conftest import new_database
 from tests.service.cluster.deployment import SEEDS, Deployment, ask, below, deployed, in_order, until
-from tests.service.cluster.servers import Broker, PostgreSQL
+from tests.service.cluster.servers import PostgreSQL, broker
 from tests.service.server import conv_model
 
 JOBS = 60
 
 
 @pytest.fixture
-def stubborn(tmp_path: Path, postgres: PostgreSQL, rabbit: Broker) -> Iterator[Deployment]:
-    """Services and workers that do not give up a job because its workers were killed."""
-    settings = {"engine": "celery", "broker": rabbit.url, "jobs": "1", "queue": "100", "attempts": "10"}
-    with deployed(tmp_path, new_database(postgres), settings | {"sandbox": "limits"}) as deployment:
-        for number in range(2):
-            deployment.add(number)
-            deployment.add(number, "worker")
-        yield deployment
+def stubborn(tmp_path: Path, postgres: PostgreSQL) -> Iterator[Deployment]:
+    """Services and workers that do not give up a job because its workers were killed, with a broker of their own."""
+    with broker() as rabbit:
+        settings = {"engine": "celery", "broker": rabbit.url, "jobs": "1", "queue": "100", "attempts": "10"}
+        with deployed(tmp_path, new_database(postgres), settings | {"sandbox": "limits"}) as deployment:
+            for number in range(2):
+                deployment.add(number)
+                deployment.add(number, "worker")
+            yield deployment
 
 
 def test_a_load_with_kills_loses_nothing(stubborn: Deployment) -> None:
