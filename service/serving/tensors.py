@@ -147,8 +147,11 @@ def flat_from_json(datatype: str, sizes: Sequence[int], elements: Sequence[Any])
     if len(elements) != math.prod(sizes):
         return None
     try:
-        # By way of float64, so that a number beyond float32 is found instead of becoming infinite.
-        array = np.array(elements, dtype="float64" if datatype.startswith("FP") else DATATYPES[datatype])
+        if datatype.startswith("FP"):
+            # By way of float64, so that a number beyond float32 is found instead of becoming infinite.
+            array: Array = np.fromiter(elements, np.float64, len(elements))
+        else:
+            array = np.array(elements, dtype=DATATYPES[datatype])
     except (OverflowError, ValueError, TypeError):
         return None
     if datatype.startswith("FP"):
