@@ -71,3 +71,24 @@ def test_while_the_broker_says_nothing_jobs_are_taken(several: Deployment, rabbi
             rabbit.signal(signal.SIGCONT)
         for job in jobs:
             succeeded(several, job)
+
+
+def test_a_worker_that_may_not_wait_gives_its_job_back(several: Deployment) -> None:
+    with in_order(several):
+        hurried = several.add(2, "worker", stop_seconds="0")
+        try:
+            for worker in several.workers[:2]:
+                worker.stop()
+            hurried.start()
+            hurried.ready()
+            job = submitted(several)
+            several.held()
+            hurried.stop()
+            assert (several.state(job), several.attempts(job)) == ("queued", 0), "it was not to blame"
+        finally:
+            several.workers.remove(hurried)
+            if hurried.alive:
+                hurried.kill()
+        assert hurried.left() == []
+        several.start()
+        succeeded(several, job)

@@ -130,26 +130,6 @@ def test_when_a_process_of_the_pool_is_killed_its_job_is_begun_again(on: Deploym
     assert program.alive
 
 
-def test_a_worker_that_may_not_wait_gives_its_job_back(on: Deployment) -> None:
-    hurried = on.add(2, "worker", stop_seconds="0")
-    try:
-        for worker in on.workers[:2]:
-            worker.stop()
-        hurried.start()
-        hurried.ready()
-        job = submitted(on)
-        on.held()
-        hurried.stop()
-        assert (on.state(job), on.attempts(job)) == ("queued", 0), "it was not to blame"
-    finally:
-        on.workers.remove(hurried)
-        if hurried.alive:
-            hurried.kill()
-    assert hurried.left() == []
-    on.start()
-    succeeded(on, job)
-
-
 def test_when_the_broker_is_started_again_nothing_is_lost(on: Deployment, rabbit: Broker) -> None:
     """One worker is at work meanwhile, and the other one is not."""
     job = submitted(on)
