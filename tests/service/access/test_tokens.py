@@ -148,6 +148,9 @@ def test_a_key_that_is_not_published_or_no_good_signs_nothing(kid: str, issuer: 
 
 
 def test_the_issuer_is_asked_seldom_and_new_keys_are_found(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_AGAIN", "_FRESH"):
+        monkeypatch.setattr(oidc, name, 3600.0)
+
     async def run() -> None:
         checks = tokens(issuer, keys_at=f"{issuer.url}/keys")
         for number in range(5):
