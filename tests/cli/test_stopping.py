@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -117,9 +118,12 @@ def test_stopped_at_any_moment_the_output_is_the_old_one_or_the_new_one(folder: 
         time.sleep(delay)
         running.send_signal(signal.SIGINT)
         _out, err = running.communicate(timeout=60)
-    if delay > 0.05:  # before that the interpreter itself is not yet there
-        assert "Traceback" not in err
-    assert running.returncode in ({0, 130, -signal.SIGINT} if delay > 0.05 else {0, 1, 130, -signal.SIGINT})
+    if "Traceback" in err:  # the interpreter itself was not yet there, which may take long on a busy machine
+        frames = re.findall(r'File "[^"]*/(bnfold/[^"]+)"', err)
+        assert set(frames) <= {"bnfold/__init__.py", "bnfold/cli/__init__.py"}, err
+        assert running.returncode in {1, -signal.SIGINT}
+    else:
+        assert running.returncode in {0, 130, -signal.SIGINT}, err
     now = files(folder)
     assert now.pop("out.onnx") in (before.pop("out.onnx"), after)
     assert now == before
