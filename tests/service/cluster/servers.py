@@ -22,6 +22,8 @@ __all__ = ["Broker", "MissingProgramError", "PostgreSQL", "broker", "postgresql"
 
 _DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # without the wrapper, which becomes another user
+# Whoever starts a server may be killed; the server goes with it.
+_TIED = ("setpriv", "--pdeathsig", "KILL")
 _SECONDS = 300.0  # what is not there by then is not coming
 
 
@@ -109,8 +111,8 @@ class Broker:
     def start(self) -> None:
         """Start it with what it kept, and return when it answers."""
         with (self.folder / "out").open("ab") as out:
-            self._begin(["epmd", "-address", "127.0.0.1", "-port", self.environment["ERL_EPMD_PORT"]], out)
-            server = self._begin([str(_RABBITMQ)], out)
+            self._begin([*_TIED, "epmd", "-address", "127.0.0.1", "-port", self.environment["ERL_EPMD_PORT"]], out)
+            server = self._begin([*_TIED, str(_RABBITMQ)], out)
         until = time.monotonic() + _SECONDS
         while not _listens(self.port):
             if server.poll() is not None or time.monotonic() > until:
@@ -156,10 +158,11 @@ def postgresql() -> Iterator[PostgreSQL]:
     installed = sorted(_DEBIAN_POSTGRESQL.glob("*/bin")) or ([Path(found).resolve().parent] if found else [])
     if not installed:
         raise MissingProgramError("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    other = ["--reuid", "postgres", "--regid", "postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    user = [*_TIED, *other]
     folder = Path(tempfile.mkdtemp(prefix="bnfold-postgresql-"))
     try:
-        if user:
+        if other:
             shutil.chown(folder, "postgres", "postgres")
         words = ["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
         made = subprocess.run(
