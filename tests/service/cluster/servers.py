@@ -156,7 +156,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     # Debian keeps them off the path, so that several versions can be installed.
     found = shutil.which("initdb")
     installed = sorted(_DEBIAN_POSTGRESQL.glob("*/bin")) or ([Path(found).resolve().parent] if found else [])
-    if not installed:
+    if not installed or shutil.which(_TIED[0]) is None:
         raise MissingProgramError("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     other = ["--reuid", "postgres", "--regid", "postgres", "--clear-groups"] if os.geteuid() == 0 else []
     user = [*_TIED, *other]
@@ -193,7 +193,7 @@ def broker(settings: Mapping[str, str] | None = None) -> Iterator[Broker]:
     Raises:
         MissingProgramError: If RabbitMQ is not installed.
     """
-    if not _RABBITMQ.exists() or shutil.which("epmd") is None:
+    if not _RABBITMQ.exists() or shutil.which("epmd") is None or shutil.which(_TIED[0]) is None:
         raise MissingProgramError("RabbitMQ is not installed (Debian: apt-get install rabbitmq-server)")
     folder = Path(tempfile.mkdtemp(prefix="bnfold-rabbitmq-"))
     port = free_port()
