@@ -270,6 +270,9 @@ class BackwardWalk:
                         refusal = changed
                         break
                     constants[position] = changed
+                elif not node.has_input(position):
+                    refusal = Refusal(Reason.NO_RULE, f"{node.name} lacks input {position}")
+                    break
                 else:
                     onward.append(self._onward(index, position, field))
             if refusal is not None:

@@ -48,6 +48,8 @@ def both(carry: Carry) -> tuple[Back, Forth]:
     def backward(node: NodeView, position: int, field: Field) -> Carried | Refusal:
         if position != 0:
             return Refusal(Reason.NO_RULE, f"it stands behind output {position} of {node.name}")
+        if not node.has_input(0):
+            return Refusal(Reason.NO_RULE, f"{node.name} has no input")
         refusal = misfit(node, field, node.output_shape())
         return refusal or _wrapped(carry(node, field, Direction.BACKWARD))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, numpy_helper
@@ -105,3 +106,27 @@ def test_a_plan_never_fails_for_a_models_sake(model: onnx.ModelProto) -> None:
     folded = sum(fold.subject.op_type == "BatchNormalization" for fold in fold_plan.folds)
     assert len(fold_plan.kept) + folded == batch_norms
     apply(model, fold_plan)
+
+
+@pytest.mark.parametrize(
+    ("operation", "inputs"), [("Cast", []), ("Relu", []), ("Identity", [""]), ("Add", ["x"]), ("Add", ["x", ""])]
+)
+def test_what_lacks_an_input_carries_nothing(operation: str, inputs: list[str]) -> None:
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    statistics = [
+        onnx.numpy_helper.from_array(np.full(4, number, np.float32), name) for number, name in enumerate("gbmv", 1)
+    ]
+    graph = onnx.helper.make_graph(
+        [
+            node(operation, inputs, ["h"], to=1) if operation == "Cast" else node(operation, inputs, ["h"]),
+            node("BatchNormalization", ["h", *"gbmv"], ["y"]),
+        ],
+        "damaged",
+        [value("x", 1, [2, 4, 3, 3])],
+        [value("y", 1, [2, 4, 3, 3])],
+        statistics,
+        value_info=[value("h", 1, [2, 4, 3, 3])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    fold_plan = plan(model)
+    assert (len(fold_plan.folds), len(fold_plan.kept)) == (0, 1)
