@@ -20,7 +20,8 @@ from tests.service.server import serving
 
 def test_the_service_says_why_it_does_not_start(store: Path, tmp_path: Path) -> None:
     def start(**settings: str) -> tuple[int, str]:
-        environment = {**os.environ, "BNFOLD_STORE": str(store), "BNFOLD_PORT": "0", **settings}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BNFOLD_")}
+        environment = {**clean, "BNFOLD_STORE": str(store), "BNFOLD_PORT": "0", **settings}
         done = subprocess.run(
             [sys.executable, "-m", "service"], env=environment, check=False, capture_output=True, text=True, timeout=30
         )
