@@ -24,6 +24,7 @@ _SHAPE_KEEPING = frozenset(
 )
 _LAYING_OUT = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _DEEPEST = 32
+_MOST_AXES = 48  # numpy has arrays of 64, and some steps of the algebra take a few more than the value has
 """No chain of constant nodes longer than this is followed."""
 
 
@@ -266,7 +267,10 @@ class GraphView:
         """Return what is known about a value's type."""
         known = self._known.get(name)
         if known is None:
-            known = self._known[name] = self._type(name)
+            known = self._type(name)
+            if known.shape is not None and len(known.shape) > _MOST_AXES:
+                known = ValueType(known.element)
+            self._known[name] = known
         return known
 
     def _type(self, name: str) -> ValueType:

@@ -17,6 +17,8 @@ from bnfold.rules.reasons import Reason, Refusal
 
 __all__ = ["CARRIERS"]
 
+_MOST_AXES = 48  # numpy has arrays of 64
+
 
 def _transpose(node: NodeView, field: Field, direction: Direction) -> Field | Refusal:
     given = node.attributes.get("perm")
@@ -77,6 +79,8 @@ def _reshape(node: NodeView, field: Field, direction: Direction) -> Field | Refu
     if shapes is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the shapes around {node.name} are not known")
     before, after = shapes
+    if (axes := max(len(before), len(after))) > _MOST_AXES:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} reshapes to or from {axes} axes, more than can be followed")
     if direction is Direction.BACKWARD:
         before, after = after, before
     return _regrouped(node, field, before, after)
@@ -190,6 +194,8 @@ def _unsqueeze(node: NodeView, field: Field, direction: Direction) -> Field | Re
     axes = _axes(node, len(before) + np.asarray(given).size)
     if axes is None:
         return Refusal(Reason.UNKNOWN_SHAPE, f"the axes that {node.name} adds are no axes, or repeat")
+    if len(before) + len(axes) > _MOST_AXES:
+        return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} adds {len(axes)} axes, more than can be followed")
     if field.rank != len(before) + (len(axes) if direction is Direction.BACKWARD else 0):
         return Refusal(Reason.UNKNOWN_SHAPE, f"{node.name} adds {len(axes)} axes to {len(before)}, not {field.rank}")
     return _with(field, axes) if direction is Direction.FORWARD else _without(field, axes, node)

@@ -130,3 +130,34 @@ def test_what_lacks_an_input_carries_nothing(operation: str, inputs: list[str]) 
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     fold_plan = plan(model)
     assert (len(fold_plan.folds), len(fold_plan.kept)) == (0, 1)
+
+
+@pytest.mark.parametrize("rank", [40, 62, 63, 64, 65, 70])
+def test_more_axes_than_an_array_has_are_no_reason_to_fail(rank: int) -> None:
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    constants = [
+        onnx.numpy_helper.from_array(np.full(4, number, np.float32), name) for number, name in enumerate("gbmv", 1)
+    ]
+    constants.append(onnx.numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w"))
+    constants.append(onnx.numpy_helper.from_array(np.array([2, 4] + [1] * (rank - 2), np.int64), "wide"))
+    constants.append(onnx.numpy_helper.from_array(np.array([2, 4, 1, 1], np.int64), "narrow"))
+    graph = onnx.helper.make_graph(
+        [
+            node("Conv", ["x", "w"], ["c"]),
+            node("Reshape", ["c", "wide"], ["h"]),
+            node("BatchNormalization", ["h", *"gbmv"], ["n"]),
+            node("Reshape", ["n", "narrow"], ["i"]),
+            node("BatchNormalization", ["i", *"gbmv"], ["j"]),
+            node("Reshape", ["j", "wide"], ["k"]),
+            node("Reshape", ["k", "narrow"], ["l"]),
+            node("Conv", ["l", "w"], ["y"]),
+        ],
+        "wide",
+        [value("x", 1, [2, 4, 1, 1])],
+        [value("y", 1, [2, 4, 1, 1])],
+        constants,
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    fold_plan = plan(model)
+    apply(model, fold_plan)
+    assert len(fold_plan.folds) + len(fold_plan.kept) == 2

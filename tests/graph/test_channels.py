@@ -16,12 +16,13 @@ SIZES = st.lists(st.integers(1, 4), min_size=1, max_size=5)
 @st.composite
 def reshapes(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     before = draw(SIZES)
-    left, after = math.prod(before), []
-    while left > 1:
+    after: list[int] = []
+    left = math.prod(before)
+    while left > 1 and len(after) < 30:
         size = draw(st.sampled_from([d for d in range(1, left + 1) if left % d == 0]))
         after.append(size)
         left //= size
-    return tuple(before), tuple(after) or (1,)
+    return tuple(before), (*after, left)
 
 
 @given(reshapes())
