@@ -125,7 +125,7 @@ def row_of(network: Network, container: str) -> dict:
     kept = Counter(norm["kept"]["reason"] for norm in told["batch_norms"] if norm["kept"])
     return row | {
         "verdict": told["verdict"],
-        "said": told["reason"],
+        "said": done.stderr.strip()[-600:] if done.returncode else told["reason"],
         "batch_norms": len(told["batch_norms"]),
         "folded": sum(norm["outcome"] == "folded" for norm in told["batch_norms"]),
         "kept": dict(kept),
@@ -147,7 +147,7 @@ def done_with(network: Network, container: str) -> dict:
 
 def wrong_with(network: Network, row: dict) -> str:
     """Return what is not as it should be; empty where everything is."""
-    if row["verdict"] not in ("pass", "pass-more-accurate"):
+    if row["status"] or row["verdict"] not in ("pass", "pass-more-accurate"):
         return f"{row['verdict']}: {row['said']}"
     if row["batch_norms"] != row["built"]:
         return f"{row['batch_norms']} batch norms arrived, of {row['built']}"
