@@ -15,7 +15,7 @@ from bnfold.affine import Field, Linear, Unstorable, round_to
 from bnfold.fold.draft import Draft
 from bnfold.fold.linear_nodes import changed_attributes, changed_constants, stored_dtype
 from bnfold.fold.regions import regions_of
-from bnfold.fold.storable import dtype_of, own_dtype
+from bnfold.fold.storable import attribute_in_place, dtype_of, own_dtype
 from bnfold.fold.uncollected import uncollected
 from bnfold.graph.copying import copied_without_weights
 from bnfold.graph.shapes import GraphPath, subgraphs
@@ -178,9 +178,14 @@ class _Writer:
         names = self.draft.node(index).reads
         dtype = dtype_of(self.draft, index, position)
         assert dtype is not None
+        rounded = _rounded(array, dtype, -1)
+        attribute = attribute_in_place(self.draft, index, position)
+        if attribute:
+            self.attributes.setdefault(index, {})[attribute] = float(rounded.reshape(()))
+            return
         given = position < len(names) and bool(names[position])
         wanted = names[position] if given else f"{self.wiring.outputs[index][0]}_constant"
-        self._replace(index, position, _rounded(array, dtype, -1), wanted)
+        self._replace(index, position, rounded, wanted)
 
     def _replace(self, index: int, position: int, array: npt.NDArray[np.generic], wanted: str) -> None:
         """Let a node read a new constant; layers that shared one and fold alike go on sharing."""

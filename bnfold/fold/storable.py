@@ -10,6 +10,7 @@ from onnx import helper
 from bnfold.affine import Field, Unstorable, round_to
 from bnfold.fold.linear_nodes import FLOATING, stored_dtype
 from bnfold.rules import Form, Reason, Refusal
+from bnfold.rules.attributes import attribute_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from bnfold.affine.per_channel import Float64Array
     from bnfold.fold.draft import Draft
 
-__all__ = ["dtype_of", "element", "own_dtype", "storable", "storable_constants", "storable_shift"]
+__all__ = ["attribute_in_place", "dtype_of", "element", "own_dtype", "storable", "storable_constants", "storable_shift"]
 
 
 def storable(draft: Draft, index: int, own: Field) -> Refusal | None:
@@ -36,12 +37,15 @@ def storable_shift(draft: Draft, index: int, shift: Field) -> Refusal | None:
     return _unstorable(draft, index, shift.shift, dtype_of(draft, index, draft.affines[index].data_input))
 
 
-def storable_constants(draft: Draft, index: int, constants: Mapping[int, Float64Array]) -> Refusal | None:
-    """Tell why a carrier cannot have other constants."""
+def storable_constants(
+    draft: Draft, index: int, constants: Mapping[int, Float64Array], becomes: str = ""
+) -> Refusal | None:
+    """Tell why a carrier, or what it ``becomes``, cannot have other constants."""
     if index in draft.fixed:
         return Refusal(Reason.KEPT_ON_REQUEST, f"{draft.name(index)} is to stay as it is")
     refusals = (
-        _unstorable(draft, index, array, dtype_of(draft, index, position)) for position, array in constants.items()
+        _unstorable(draft, index, array, dtype_of(draft, index, position, becomes))
+        for position, array in constants.items()
     )
     return next((refusal for refusal in refusals if refusal is not None), None)
 
@@ -55,14 +59,23 @@ def _unstorable(draft: Draft, index: int, array: Float64Array, dtype: npt.DTypeL
     return None
 
 
-def dtype_of(draft: Draft, index: int, position: int) -> npt.DTypeLike | None:
+def dtype_of(draft: Draft, index: int, position: int, becomes: str = "") -> npt.DTypeLike | None:
     """Return the type of an input of a node; one that the node does not have yet is of the type of its first."""
+    if not becomes and attribute_in_place(draft, index, position):
+        return np.float32
     names = draft.node(index).reads
     given = position < len(names) and bool(names[position])
     known = draft.view.type(names[position if given else 0]).element
     if not known and not given:
         known = draft.view.type(draft.view.graph.node[index].output[0]).element
     return helper.tensor_dtype_to_np_dtype(known) if known else None
+
+
+def attribute_in_place(draft: Draft, index: int, position: int) -> str:
+    """Return the attribute that a node has in the place of an input; empty where that is an input."""
+    if index in draft.becomes:  # what a node turns into has inputs alone
+        return ""
+    return attribute_of(draft.op_type(index), position, draft.view.opset)
 
 
 def element(draft: Draft, index: int, value: str) -> int:

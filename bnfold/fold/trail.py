@@ -148,10 +148,10 @@ def settle(draft: Draft, trail: Trail, side: Side) -> tuple[Step, ...] | Refusal
         steps.append(Step(draft.name(index), draft.op_type(index), rule, side, index, own=own))
     for index in dict.fromkeys((*trail.constants, *trail.becomes)):
         constants = trail.constants.get(index, {})
-        refusal = storable_constants(draft, index, constants)
+        becomes = trail.becomes.get(index, "")
+        refusal = storable_constants(draft, index, constants, becomes)
         if refusal is not None:
             return refusal
         name, op_type = draft.name(index), draft.op_type(index)
-        becomes = trail.becomes.get(index, "")
         steps.append(Step(name, op_type, CONSTANT_RULE, side, index, constants=constants, becomes=becomes))
     return tuple(steps)

@@ -10,6 +10,7 @@ from bnfold.affine import Field
 from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.elements import LARGEST
 from bnfold.graph.view import NodeView
+from bnfold.rules.attributes import fits_attribute
 from bnfold.rules.carrying import both, negative
 from bnfold.rules.declare import Carried, Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
@@ -94,6 +95,12 @@ def _moved(bound: Float64Array, field: Field, direction: Direction) -> Float64Ar
         return np.where(stays, 0.0, (bound - field.shift) / field.scale)
 
 
+def _like(node: NodeView, position: int, number: float) -> Float64Array:
+    """Return a number in the shape of the bound that it replaces."""
+    old = node.constant(position)
+    return np.full(() if old is None else old.shape, number)
+
+
 def _clip(node: NodeView, field: Field, direction: Direction) -> Field | Carried | Refusal:
     bounds = _bounds(node)
     if isinstance(bounds, Refusal):
@@ -112,14 +119,10 @@ def _clip(node: NodeView, field: Field, direction: Direction) -> Field | Carried
         return field
     if any(bound.size > 1 for bound in bounds.values()):
         return Carried({0: field}, moved)
-    uniform = all((array == array.reshape(-1)[0]).all() for array in moved.values())
-    if uniform and node.opset >= 11:
-        constants = {}
-        for position, array in moved.items():
-            old = node.constant(position)
-            assert old is not None
-            constants[position] = np.full(old.shape, array.reshape(-1)[0])
-        return Carried({0: field}, constants)
+    if all((array == array.reshape(-1)[0]).all() for array in moved.values()):
+        uniform = {position: _like(node, position, array.reshape(-1)[0]) for position, array in moved.items()}
+        if node.opset >= 11 or all(fits_attribute(node, array) for array in uniform.values()):
+            return Carried({0: field}, uniform)
     if node.opset < _BROADCASTING_MAX:
         return Refusal(Reason.NO_RULE, f"{node.name} would become a Max or a Min, which broadcast since opset 8")
     if len(moved) == 1:

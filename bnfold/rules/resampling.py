@@ -9,6 +9,7 @@ import numpy as np
 from bnfold.affine import Field
 from bnfold.affine.per_channel import Float64Array
 from bnfold.graph.view import NodeView
+from bnfold.rules.attributes import fits_attribute
 from bnfold.rules.carrying import Index, along_axes, both, picked, size_of, too_large, unpicked, whole_numbers
 from bnfold.rules.declare import Carried, Carrier, Direction, Example
 from bnfold.rules.reasons import Reason, Refusal
@@ -162,17 +163,16 @@ def _with_number(
         return Refusal(
             Reason.PADDED_SHIFT, f"{node.name} pads all channels with {number:g}, and they take different maps"
         )
-    if node.opset < 11:
-        return Refusal(Reason.PADDED_SHIFT, f"{node.name} has no input for another number to pad with than {number:g}")
     constant = node.constant(2)
-    return Carried({0: result}, {2: np.full(() if constant is None else constant.shape, wanted[0])})
+    changed = np.full(() if constant is None else constant.shape, wanted[0])
+    if node.opset < 11 and not fits_attribute(node, changed):
+        return Refusal(Reason.PADDED_SHIFT, f"{node.name} pads with a float32, which {wanted[0]:g} is not")
+    return Carried({0: result}, {2: changed})
 
 
 def _number(node: NodeView) -> float | None:
-    if node.opset < 11:
-        return node.number("value", 0.0)
     if not node.has_input(2):
-        return 0.0
+        return node.number("value", 0.0) if node.opset < 11 else 0.0
     constant = node.constant(2)
     if constant is None or constant.size != 1 or constant.dtype != np.float64:
         return None

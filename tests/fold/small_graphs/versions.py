@@ -9,8 +9,8 @@ __all__ = ["CASES"]
 BN = "BatchNormalization"
 
 
-def _old(graph: str, after: str, why: tuple[str, ...] = (), *, opset: int = 9) -> Case:
-    return Case(graph, after, why, opset=opset, ir_version=3 if opset < 9 else 4)
+def _old(graph: str, after: str, why: tuple[str, ...] = (), *, opset: int = 9, element: str = "double") -> Case:
+    return Case(graph, after, why, opset=opset, ir_version=3 if opset < 9 else 4, element=element)
 
 
 _CONV = "x[1,3,6,6] | W[4,3,3,3] b[4]"
@@ -68,6 +68,77 @@ CASES: Cases = {
     "Clip by attributes, without an upper bound, a batch norm": _old(
         f"{_CONV} | h = Conv(x, W, b) c = Clip<min=0.0>(h) y = PBN4(c)", "Conv Max | Conv Clip Add"
     ),
+    "Clip by attributes in float32, forward, one map for all": _old(
+        "x[1,3,6,6] | W[4,3,3,3] | n = UBN3(x) c = Clip<min=-1.0, max=1.0>(n) y = Conv(c, W)",
+        "Clip Conv",
+        opset=7,
+        element="float",
+    ),
+    "Clip by attributes in float32, backward, one map for all": _old(
+        f"{_CONV} | h = Conv(x, W, b) c = Clip<min=-1.0, max=1.0>(h) y = UBN4(c)",
+        "Conv Clip",
+        opset=7,
+        element="float",
+    ),
+    "Clip by attributes in float16, backward, one map for all": _old(
+        f"{_CONV} | h = Conv(x, W, b) c = Clip<min=-1.0, max=1.0>(h) y = UBN4(c)",
+        "Conv Clip",
+        opset=8,
+        element="float16",
+    ),
+    "Clip by one attribute, backward, twice one map for all, one of each below zero": _old(
+        f"{_CONV} | h = Conv(x, W, b) c = Clip<max=0.5>(h) i = UBN4(c) y = UBN4(i)",
+        "Conv Clip",
+        opset=7,
+        element="float",
+    ),
+    "Clip by attributes, of both sides of it one map for all, in powers of two": _old(
+        f"{_CONV} s[]=2.0 t[]=0.5 V[2,4,2,2] | h = Conv(x, W, b) m = Mul(h, s) a = Add(m, t) "
+        "c = Clip<min=0.0, max=6.0>(a) n = Mul(c, s) y = Sub(n, t)",
+        "Conv Clip",
+        opset=7,
+    ),
+    "Clip by attributes, first one map for all, then one for each channel": _old(
+        f"{_CONV} s[]=2.0 t[]=0.5 | h = Conv(x, W, b) c = Clip<min=0.0, max=6.0>(h) m = Mul(c, s) a = Add(m, t) "
+        "d = Dropout(a) y = PBN4(d)",
+        "Conv Max Min Dropout",
+        opset=8,
+    ),
+    "Clip by attributes in float32, one map for all that goes beyond float32": _old(
+        f"{_CONV} s[]=1e30 t[]=1e30 | h = Conv(x, W, b) c = Clip<min=0.0, max=1e10>(h) m = Mul(c, s) y = Add(m, t)",
+        "Conv Clip Mul",
+        opset=9,
+        element="float",
+    ),
+    "Pad by attributes in float32, with zeros, one batch norm for all, forward": _old(
+        "x[1,3,6,6] | W[4,3,3,3] | n = UBN3(x) p = Pad<pads=[0,0,1,1,0,0,1,1]>(n) y = Conv(p, W)",
+        "Pad Conv",
+        opset=7,
+        element="float",
+    ),
+    "Pad by attributes in float32, with a number, one batch norm for all, backward": _old(
+        f"{_CONV} | h = Conv(x, W, b) p = Pad<pads=[0,0,1,1,0,0,1,1], value=0.5>(h) y = UBN4(p)",
+        "Conv Pad",
+        opset=7,
+        element="float",
+    ),
+    "Pad by attributes, with a number, one map for all in powers of two": _old(
+        f"{_CONV} s[]=2.0 t[]=0.5 | h = Conv(x, W, b) p = Pad<pads=[0,0,1,1,0,0,1,1], value=0.25>(h) m = Mul(p, s) "
+        "y = Add(m, t)",
+        "Conv Pad",
+        opset=10,
+    ),
+    "Pad by attributes, behind a convolution, a map for each channel": _old(
+        f"{_CONV} | h = Conv(x, W, b) p = Pad<pads=[0,0,1,1,0,0,1,1]>(h) y = BN4(p)",
+        "Conv Pad Add",
+        opset=10,
+    ),
+    "Pad by attributes of channels, a map that is none where they join": _old(
+        f"{_CONV} s[6,1,1]={{1,3,-2,4,5,1}} t[6,1,1]={{0,1,2,3,4,0}} | h = Conv(x, W, b) "
+        "p = Pad<pads=[0,1,0,0,0,1,0,0]>(h) m = Mul(p, s) y = Add(m, t)",
+        "Conv Pad",
+        opset=9,
+    ),
     "Dropout with a ratio, forward": _old(
         "x[1,3,6,6] | W[4,3,3,3] | n = BN3(x) d = Dropout<ratio=0.3>(n) y = Conv(d, W)", "Dropout Conv", opset=10
     ),
@@ -82,6 +153,21 @@ CASES: Cases = {
         f"y = {_BN6}",
         "Conv Dropout",
         opset=6,
+    ),
+    "opset 6, in front of a Clip, one map for all": _old(
+        "float:x[1,3,6,6] -> float:y[1,4,4,4] | W[4,3,3,3] g[3]={2,2,2} o[3]={1,1,1} m[3]={3,3,3} var[3]={4,4,4} | "
+        "n = BatchNormalization<is_test=1>(x, g, o, m, var) c = Clip<min=-1.0, max=1.0>(n) y = Conv(c, W)",
+        "Clip Conv",
+        opset=6,
+        element="float",
+    ),
+    "opset 6, behind a Pad, one map for all": _old(
+        "x[1,3,6,6] -> y[1,4,6,6] | W[4,3,3,3] g[4]={2,2,2,2} o[4]={1,1,1,1} m[4]={3,3,3,3} var[4]={4,4,4,4} | "
+        "k = Conv(x, W) h = Pad<pads=[0,0,1,1,0,0,1,1], value=0.5>(k) "
+        "y = BatchNormalization<is_test=1>(h, g, o, m, var)",
+        "Conv Pad",
+        opset=6,
+        element="float",
     ),
     "opset 6, in front of a padded convolution": _old(
         "x[1,3,6,6] -> y[1,4,6,6] | W[4,3,3,3] g[3] o[3] m[3] var[3] | "
