@@ -27,6 +27,7 @@ from bnfold.parity.localise import Inside
 from bnfold.parity.margins import Decision, decision_behind
 from bnfold.parity.original_layers import LayerReader
 from bnfold.parity.reference import Reference, Scope
+from bnfold.parity.rewritten import Rewritten
 from bnfold.parity.run import Session, run_node
 from bnfold.parity.search import Search
 from bnfold.parity.sides import Side, compare
@@ -164,6 +165,7 @@ def _verify(task: _Task) -> Parity:
     followed = {name: output for name, output in chosen_by.items() if output is not None and name in stand.shared}
     folding = Side("folded", outputs, decisions, class_axes(unfolded), followed)
     translation = Side("original", outputs if original else (), decisions, class_axes(unfolded))
+    rewritten = Rewritten(task.folded, () if task.apart else outputs, decisions)
     figures = None if task.metric is None else Figures(task.metric)
     records, amplified, checks = [], math.nan, list[RegionCheck]()
     growth: dict[str, float] = {}
@@ -185,7 +187,10 @@ def _verify(task: _Task) -> Parity:
         run = replace(run, amplification=growth)
         returned = compare(stand, probe, run, folding, stand.folded_run)
         once = once if once or not says_something(probe.feeds) else returned
-        answered = {} if original is None else compare(stand, probe, run, translation, stand.original_run)
+        answered: Mapping[str, Array] = {}
+        if original is not None:
+            answered = compare(stand, probe, run, translation, stand.original_run, refusal=lambda: stand.refusal)
+        rewritten.add(stand, probe, run, checks)
         if figures is not None and (number < len(task.given) if task.given else probe.real):
             sides = {"reference": run.reference, "unfolded": run.unfolded, "candidate": returned}
             sides = {**sides, "original": answered} if answered else sides
@@ -208,33 +213,35 @@ def _verify(task: _Task) -> Parity:
         once=once,
     )
     used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
-    suspect = None
-    if not stand.lost and any(side.wrong()[0] for side in (folding, translation)):
-        task.tell("looking for the fault", 0, 1)
-        search = Search(
-            unfolded=task.unfolded,
-            folded=task.folded,
-            regions=task.regions,
-            reference=stand.reference,
-            inside=task.inside,
-            layers=task.layers,
-            floating=elements.floating,
-            probes=used,
-        )
-        suspect = search.suspect(folding, translation)
+    wrong = not stand.lost and any(side.wrong()[0] for side in (folding, translation))
     return Parity(
         verdict=_overall(compared, translated, checks, laws, (*behaviour, *measured)),
         level=task.level,
         regions=tuple(checks),
         folding=compared,
         translation=translated,
+        rewritten=rewritten.comparisons(),
         behaviour=behaviour,
         measured=measured,
         laws=laws,
-        suspect=suspect,
+        suspect=_search(task, stand, elements, used).suspect(folding, translation) if wrong else None,
         amplification=amplified,
         probes=tuple(records),
         engines=(stand.unfolded.engine, stand.folded.engine),
+    )
+
+
+def _search(task: _Task, stand: Stand, elements: _Elements, used: Sequence[Probe]) -> Search:
+    task.tell("looking for the fault", 0, 1)
+    return Search(
+        unfolded=task.unfolded,
+        folded=task.folded,
+        regions=task.regions,
+        reference=stand.reference,
+        inside=task.inside,
+        layers=task.layers,
+        floating=elements.floating,
+        probes=used,
     )
 
 

@@ -1,6 +1,7 @@
 """Running a model in onnxruntime, with every graph optimization off: the only place of bnfold that knows onnxruntime.
 
-onnxruntime folds batch norms itself, and some of them wrongly; what is compared here is what the file says. Where it
+onnxruntime folds batch norms itself, and some of them wrongly; what is compared here is what the file says. Only where
+somebody asks what becomes of a file at onnxruntime's default level, it may rewrite the graph. Where it
 has no kernel (float64 convolutions, bfloat16), the reference's kernels stand in, rounded to the stored type after
 every node, and the session says so.
 """
@@ -50,6 +51,7 @@ class Session:
         also: Sequence[str] = (),
         native: bool = True,
         weights: Mapping[str, Array] | None = None,
+        rewritten: bool = False,
     ) -> None:
         """Prepare a model.
 
@@ -58,6 +60,7 @@ class Session:
             also: Inner values of the main graph to return behind the outputs.
             native: Whether to try onnxruntime at all.
             weights: Constants that the model lists as inputs; they are fed with every run.
+            rewritten: Whether onnxruntime may rewrite the graph as it does at its default level.
 
         Raises:
             CorruptModelError: If onnxruntime rejects the graph.
@@ -74,14 +77,16 @@ class Session:
         self._stand_in: Reference | None = None
         reason = "asked for"
         if native:
-            light, lifted = _lifted(model)
-            self._native, reason = _open(light, self.outputs)
+            # What it rewrites depends on which weights are constants.
+            light, lifted = (model, {}) if rewritten else _lifted(model)
+            self._native, reason = _open(light, self.outputs, rewritten=rewritten)
             self._weights.update(lifted if self._native is not None else {})
         self._model = model
         if self._native is None:
             self._replace(reason)
         else:
-            self.engine = f"onnxruntime {_onnxruntime().__version__}, no graph optimization"
+            level = "its default level" if rewritten else "no graph optimization"
+            self.engine = f"onnxruntime {_onnxruntime().__version__}, {level}"
 
     def _replace(self, reason: str) -> None:
         """Let the reference's kernels stand in."""
@@ -225,13 +230,14 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open(model: ModelProto, outputs: Sequence[str]) -> tuple[Any, str]:
+def _open(model: ModelProto, outputs: Sequence[str], *, rewritten: bool = False) -> tuple[Any, str]:
     """Return onnxruntime's session, or None and the reason why there is none."""
     onnxruntime = _onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not rewritten:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = half()
     # Threads that wait by spinning take the processor from the reference, which computes in between.

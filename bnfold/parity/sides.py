@@ -88,12 +88,23 @@ class Side:
         return names, found[0].probe if found else ""
 
 
-def compare(stand: Stand, probe: Probe, run: Run, side: Side, candidate: Candidate) -> Mapping[str, Array]:
-    """Give one probe's outputs to the ledgers of one comparison; return the candidate's outputs."""
+def compare(
+    stand: Stand, probe: Probe, run: Run, side: Side, candidate: Candidate, *, refusal: Callable[[], str] = lambda: ""
+) -> Mapping[str, Array]:
+    """Give one probe's outputs to the ledgers of one comparison; return the candidate's outputs.
+
+    Args:
+        stand: Runs everything else.
+        probe: What is fed.
+        run: What everything else returned.
+        side: The ledgers.
+        candidate: Who is judged.
+        refusal: Says why the candidate did not run.
+    """
     value = candidate(probe.feeds)
     if value is None:
         for ledger in side.ledgers.values():
-            ledger.doubt = stand.refusal
+            ledger.doubt = refusal()
         return {}
     fragile: list[frozenset[str]] = []
 

@@ -270,6 +270,8 @@ class Parity:
         regions: Gate A, one entry a region.
         folding: Gate B, unfolded against folded, one entry an output.
         translation: Gate B, original against unfolded, one entry an output; empty where there is no other original.
+        rewritten: Gate B once more, for the folded model as onnxruntime rewrites it at its default level. It says
+            whether the file may be run at that level, and nothing about the file; empty where two files are compared.
         behaviour: Gate C, one entry an output that looks like a classifier's, and a program that is judged.
         measured: Figures of the user's own function; empty where there is none.
         laws: Batch independence and determinism of the folded model.
@@ -287,6 +289,7 @@ class Parity:
     regions: tuple[RegionCheck, ...] = ()
     folding: tuple[Comparison, ...] = ()
     translation: tuple[Comparison, ...] = ()
+    rewritten: tuple[Comparison, ...] = ()
     behaviour: tuple[Agreement, ...] = ()
     measured: tuple[Measured, ...] = ()
     laws: tuple[Law, ...] = ()
@@ -319,6 +322,11 @@ class Parity:
         if any(item.verdict is Verdict.FAIL for item in others):
             return "translation"
         return "the model" if any(item.verdict is Verdict.FAIL for item in self.laws) else ""
+
+    @property
+    def at_default_level(self) -> Verdict | None:
+        """Whether onnxruntime may run the folded model at its default level; None where that was not tried."""
+        return worst_of([item.verdict for item in self.rewritten]) if self.rewritten else None
 
     @property
     def rho(self) -> float:

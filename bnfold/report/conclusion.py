@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnfold.parity.verdict import Comparison, Parity
+from bnfold.parity.verdict import Comparison, Parity, Verdict
 from bnfold.report.record import Report
 from bnfold.report.render_layout import plural
 
-__all__ = ["Conclusion", "conclusion"]
+__all__ = ["Conclusion", "at_default_level", "conclusion"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,19 @@ def conclusion(report: Report) -> Conclusion:
         count = sum(len(piece.sources) for piece in report.rolled_back)
         taken = "was taken back because it" if count == 1 else "were taken back because they"
         said = f"{plural(count, 'fold')} {taken} failed the check; the rest passes. {said}"
+    level = at_default_level(report.parity)
+    if level is not None and level.verdict is Verdict.FAIL:
+        where = "where onnxruntime's graph optimization is off (ORT_DISABLE_ALL)"
+        why = "at its default level onnxruntime changes what the model computes"
+        return Conclusion(kind, word, said, f"It can take the place of the original {where}: {why}.")
     return Conclusion(kind, word, said, "It can take the place of the original.")
+
+
+def at_default_level(parity: Parity | None) -> Comparison | None:
+    """Return the output that onnxruntime's own rewriting of the graph moved most; None where that was not tried."""
+    ranks = {Verdict.FAIL: 2, Verdict.INCONCLUSIVE: 1}
+    found = () if parity is None else parity.rewritten
+    return max(found, key=lambda one: (ranks.get(one.verdict, 0), one.closest), default=None)
 
 
 def _folded(report: Report) -> str:

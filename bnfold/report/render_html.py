@@ -16,7 +16,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from bnfold.frontends.loaded import TensorSpec
-from bnfold.report.conclusion import conclusion
+from bnfold.parity.verdict import Verdict
+from bnfold.report.conclusion import at_default_level, conclusion
 from bnfold.report.figures import bars, drawing, plot
 from bnfold.report.record import Absorbed, BatchNorm, Measure, Report
 from bnfold.report.render_layout import plural, printable, size, some
@@ -158,6 +159,14 @@ def _gates(report: Report, names: tuple[str, str]) -> Sequence[tuple[str, str, s
             said = item.detail if not item.verdict.passed else _compared(item, names, gate)
             word = "PASS" if item.verdict.passed else item.verdict.says
             rows.append((gate, _kind(item.verdict.value), word, f"{item.output}: {said}"))
+    level = at_default_level(parity)
+    if level is not None:
+        error = f"error against float64 {level.candidate:.2g}" if level.kind == "float" else "every element agrees"
+        said = error if level.verdict.passed else level.detail
+        wrong = level.verdict is Verdict.FAIL
+        said += "; the file is right, onnxruntime's own graph optimization is not: switch it off" if wrong else ""
+        row = ("doubtful", "DIFFERS") if wrong else (_kind(level.verdict.value), level.verdict.says)
+        rows.append(("onnxruntime at its default level", *row, f"{level.output}: {said}"))
     for choice in parity.behaviour:
         said = f"{choice.output}, {choice.candidate}: {choice.agreed} of {choice.rows} rows choose the same classes"
         said += f"; {choice.explained} differ by less than rounding moves" if choice.explained else ""

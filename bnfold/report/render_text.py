@@ -9,6 +9,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from bnfold.frontends.loaded import TensorSpec
+from bnfold.parity.verdict import Verdict
+from bnfold.report.conclusion import at_default_level
 from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, OwnAnswer, Report
 from bnfold.report.render_layout import FEW, LABEL, file_rows, grid, plural, shown, size, some
 from bnfold.report.render_proof import behaviour_rows, fault_rows, layer_table
@@ -251,6 +253,7 @@ def _gates(report: Report, parity: Parity, *, verbose: bool) -> Iterator[tuple[s
     for gate, comparisons in (("translation", parity.translation), ("whole", parity.folding)):
         for comparison in comparisons if verbose else _worst(comparisons):
             yield gate, shown(_compared(report, comparison, gate, several=len(comparisons) > 1))
+    yield from _rewritten(parity, verbose=verbose)
     yield from behaviour_rows(report, parity, verbose=verbose)
     laws: dict[str, list[str]] = defaultdict(list)
     for law in parity.laws:
@@ -295,6 +298,21 @@ def _compared(report: Report, comparison: Comparison, gate: str, *, several: boo
         return f"{head}   {comparison.differing} of {comparison.compared} elements differ"
     errors = f"{measure} {comparison.unfolded:.2g}, {judged} {comparison.candidate:.2g}"
     return f"{head}   error against float64: {errors}"
+
+
+def _rewritten(parity: Parity, *, verbose: bool) -> Iterator[tuple[str, Text]]:
+    """Say what onnxruntime's own graph optimization does to the folded model; in short only where that is wrong."""
+    level = at_default_level(parity)
+    if level is None:
+        return
+    if level.verdict is Verdict.FAIL:
+        said = f"DIFFERS at its default level   {level.output}: {level.detail}"
+        yield "onnxruntime", shown(f"{said}. The file is right: run it with ORT_DISABLE_ALL.", "yellow")
+    elif verbose and not level.verdict.passed:
+        yield "onnxruntime", shown(f"not known at its default level: {level.detail}", "dim")
+    elif verbose:
+        error = f", error {level.candidate:.2g} against float64" if level.kind == "float" else ""
+        yield "onnxruntime", shown(f"agrees at its default level, too{error}", "dim")
 
 
 def _table(report: Report, before: Measure, after: Measure) -> Table:

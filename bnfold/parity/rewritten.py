@@ -1,0 +1,92 @@
+"""The folded model as onnxruntime rewrites it at its default level, which is how most people run it.
+
+Folding is proved on the graph as it stands. What onnxruntime makes of that graph is its own affair, and some of its
+rewritings are wrong: so that is compared with float64, too. It decides nothing about the folded file; it says whether
+the file may be run at the default level, which is the fast one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bnfold.errors import BnfoldError
+from bnfold.parity.run import Session
+from bnfold.parity.sides import Side, compare
+from bnfold.parity.static import fits_one_message
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from bnfold.parity.feeds import Probe
+    from bnfold.parity.kernels import Array
+    from bnfold.parity.margins import Decision
+    from bnfold.parity.stand import Stand
+    from bnfold.parity.verdict import Comparison, RegionCheck
+    from bnfold.parity.whole import Run
+
+__all__ = ["Rewritten"]
+
+_NO_KERNELS = "onnxruntime has no kernels for it"
+
+
+class Rewritten:
+    """A folded model in onnxruntime at its default level, and what is known of it."""
+
+    def __init__(self, model: ModelProto, outputs: Sequence[str], decisions: Mapping[str, Decision | None]) -> None:
+        """Load the model; that it cannot be loaded is what comes of comparing it.
+
+        Args:
+            model: The folded model.
+            outputs: What is compared; without any, nothing is run.
+            decisions: What decides an exact output, by the output.
+        """
+        self._side = Side("rewritten", outputs, decisions, {})
+        self._session: Session | None = None
+        self._refusal = ""
+        if not outputs:
+            return
+        if not fits_one_message(model):
+            self._refusal = "it is too large to be loaded once more"
+            return
+        try:
+            session = Session(model, rewritten=True)
+        except BnfoldError as error:
+            self._refusal = f"onnxruntime does not load it at its default level: {error}"
+        else:
+            self._kept(session)
+
+    def add(self, stand: Stand, probe: Probe, run: Run, checks: Sequence[RegionCheck]) -> None:
+        """Run a probe and compare what comes.
+
+        Args:
+            stand: Runs everything else.
+            probe: What is fed.
+            run: What everything else returned.
+            checks: What gate A found.
+        """
+        if self._side.ledgers:
+            self._side.back(checks)
+            compare(stand, probe, run, self._side, self._run, refusal=lambda: self._refusal)
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Return what came of it, one entry an output."""
+        return self._side.comparisons()
+
+    def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array] | None:
+        if self._session is None:
+            return None
+        try:
+            returned = self._session.run(feeds)
+        except BnfoldError as error:
+            self._refusal = f"onnxruntime does not run it at its default level: {error}"
+            return None
+        return returned if self._kept(self._session) else None
+
+    def _kept(self, session: Session) -> bool:
+        """Go on with a session only as long as onnxruntime itself computes, and no kernel of ours stands in."""
+        if session.native:
+            self._session = session
+        else:
+            self._session, self._refusal = None, _NO_KERNELS
+        return session.native
