@@ -33,11 +33,12 @@ Scope = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One node, what it reads (its bodies included), and how it is computed."""
+    """One node, what it reads (its bodies included), how it is computed, and whether it has no bodies."""
 
     node: NodeProto
     reads: frozenset[str]
     run: Callable[[Frame, list[Any]], Sequence[Any]]
+    plain: bool = True
 
 
 @dataclass(frozen=True, slots=True)

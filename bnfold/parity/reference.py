@@ -191,7 +191,10 @@ class Reference:
             constants.update({tensor.name: tensor for tensor in graph.initializer})
             constants.update({tensor.values.name: tensor for tensor in graph.sparse_initializer})
             declared = {value.name: value.type for value in graph.output}
-        steps = tuple(Step(node, frozenset(reads_of(node)), self._prepare(node, versions)) for node in graph.node)
+        steps = tuple(
+            Step(node, frozenset(reads_of(node)), self._prepare(node, versions), not _holds_graphs(node))
+            for node in graph.node
+        )
         return Compiled(inputs, outputs, steps, constants, declared)
 
     def _execute(self, frame: Frame, wanted: Collection[str]) -> None:
@@ -204,6 +207,10 @@ class Reference:
         for index in needed:
             step = graph.steps[index]
             inputs = [self._read(frame, name) if name else None for name in step.node.input]
+            given = bool(forced) and not forced.keys().isdisjoint(step.node.output)
+            if step.plain and not given:  # what nobody reads any more is the node's alone, and may become its output
+                for name in last.get(index, ()):
+                    frame.values.pop(name, None)
             try:
                 results = step.run(frame, inputs)
             except (
@@ -219,11 +226,12 @@ class Reference:
                     f"the float64 reference cannot compute {step.node.op_type} {called(step.node)!r}: {error}",
                     hint="Report the model: an operation that onnxruntime runs should have a reference.",
                 ) from error
-            if forced and not forced.keys().isdisjoint(step.node.output):
+            if given:
                 results = results_given(step.node, inputs, results, forced)
             for name, value in zip(step.node.output, results, strict=False):
                 if name:  # numpy makes a number of an array without axes
                     frame.values[name] = np.asarray(value) if isinstance(value, np.generic) else value
+            results = value = None  # the frame alone holds them
             for name in last.get(index, ()):
                 frame.values.pop(name, None)
         self._keep_captured(frame)
@@ -394,6 +402,10 @@ class Reference:
             return scan_over(attributes, graphs["body"], inputs, lambda values: body(frame, graphs["body"], values))
 
         return {"If": branch, "Loop": loop, "Scan": scan}[node.op_type]
+
+
+def _holds_graphs(node: NodeProto) -> bool:
+    return any(item.type in {AttributeProto.GRAPH, AttributeProto.GRAPHS} for item in node.attribute)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Call", "Inputs", "Kernel", "computes_with", "given", "required", "roundoff", "widen"]
+__all__ = ["Array", "Call", "Inputs", "Kernel", "computes_with", "given", "required", "roundoff", "spare", "widen"]
 
 Array = npt.NDArray[Any]
 Inputs = Sequence[Array | None]
@@ -83,6 +84,28 @@ class Call:
 def given(inputs: Inputs, position: int) -> Array | None:
     """Return an optional input."""
     return inputs[position] if position < len(inputs) else None
+
+
+def _holders(inputs: Inputs, position: int) -> int:
+    return sys.getrefcount(inputs[position])
+
+
+_ALONE = _holders([np.empty(0)], 0)
+"""How many references are counted to what one list alone holds."""
+
+
+def spare(inputs: Inputs, position: int) -> Array | None:
+    """Return a float64 input that nobody but the list holds, so that an output may take its memory; None otherwise.
+
+    New memory costs as much as what is computed into it. Whoever asks must not hold the input already; a view of it
+    does, too.
+    """
+    if _holders(inputs, position) > _ALONE:
+        return None
+    value = inputs[position]
+    if type(value) is not np.ndarray or value.dtype != np.float64:
+        return None
+    return value if value.flags.owndata and value.flags.writeable and value.flags.c_contiguous else None
 
 
 def required(inputs: Inputs, position: int) -> Array:

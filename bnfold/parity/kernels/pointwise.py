@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from bnfold.parity.kernels.call import Array, Call, Inputs, Kernel, given, required
+from bnfold.parity.kernels.call import Array, Call, Inputs, Kernel, given, required, spare
 
 __all__ = ["POINTWISE", "erf"]
 
@@ -67,6 +67,26 @@ def _two(function: Callable[[Array, Array], Array]) -> Kernel:
     return kernel
 
 
+def _arithmetic(function: np.ufunc) -> Kernel:
+    def kernel(call: Call, inputs: Inputs) -> tuple[Array, ...]:
+        out, other = spare(inputs, 0), spare(inputs, 1)
+        left, right = required(inputs, 0), required(inputs, 1)
+        right = _aligned(call, left, right)
+        if left.shape == right.shape and left.dtype == right.dtype:
+            out = other if out is None else out
+        elif right.dtype != np.float64 or np.broadcast_shapes(left.shape, right.shape) != left.shape:
+            out = None
+        return (np.asarray(function(left, right, out=out)),)
+
+    return kernel
+
+
+def _relu(_call: Call, inputs: Inputs) -> tuple[Array, ...]:
+    out = spare(inputs, 0)
+    x = required(inputs, 0)
+    return (np.asarray(np.maximum(x, x.dtype.type(0), out=out)),)
+
+
 def _many(function: Callable[[Array, Array], Array]) -> Kernel:
     def kernel(_call: Call, inputs: Inputs) -> tuple[Array, ...]:
         result = required(inputs, 0)
@@ -97,6 +117,7 @@ def _mean(_call: Call, inputs: Inputs) -> tuple[Array, ...]:
 
 
 def _clip(call: Call, inputs: Inputs) -> tuple[Array, ...]:
+    out = spare(inputs, 0)
     x = required(inputs, 0)
     low, high = given(inputs, 1), given(inputs, 2)
     if call.version < 11:
@@ -104,8 +125,8 @@ def _clip(call: Call, inputs: Inputs) -> tuple[Array, ...]:
         low = None if lowest is None else np.asarray(lowest, dtype=x.dtype)
         high = None if highest is None else np.asarray(highest, dtype=x.dtype)
     # The upper bound wins where the bounds cross.
-    x = x if low is None else np.maximum(x, low.reshape(()))
-    return (x if high is None else np.minimum(x, high.reshape(())),)
+    x = x if low is None else np.maximum(x, low.reshape(()), out=out)
+    return (x if high is None else np.minimum(x, high.reshape(()), out=out),)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -178,7 +199,7 @@ def _where(_call: Call, inputs: Inputs) -> tuple[Array, ...]:
 
 POINTWISE: Mapping[str, Kernel] = {
     "Abs": _one(np.abs),
-    "Add": _two(np.add),
+    "Add": _arithmetic(np.add),
     "And": _two(np.logical_and),
     "Ceil": _one(np.ceil),
     "Celu": _celu,
@@ -203,14 +224,14 @@ POINTWISE: Mapping[str, Kernel] = {
     "Mean": _mean,
     "Min": _many(np.minimum),
     "Mish": _one(lambda x: x * np.tanh(_softplus(x))),
-    "Mul": _two(np.multiply),
+    "Mul": _arithmetic(np.multiply),
     "Neg": _one(np.negative),
     "Not": _one(np.logical_not),
     "Or": _two(np.logical_or),
     "PRelu": _prelu,
     "Pow": _two(_power),
     "Reciprocal": _one(lambda x: 1.0 / x),
-    "Relu": _one(lambda x: np.maximum(x, x.dtype.type(0))),
+    "Relu": _relu,
     "Round": _one(np.rint),
     "Selu": _selu,
     "Sigmoid": _one(_sigmoid),
@@ -219,7 +240,7 @@ POINTWISE: Mapping[str, Kernel] = {
     "Softplus": _one(_softplus),
     "Softsign": _one(lambda x: x / (1 + np.abs(x))),
     "Sqrt": _one(np.sqrt),
-    "Sub": _two(np.subtract),
+    "Sub": _arithmetic(np.subtract),
     "Sum": _many(np.add),
     "Swish": _swish,
     "Tanh": _one(np.tanh),

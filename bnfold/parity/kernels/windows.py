@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,13 @@ from bnfold.parity.kernels.call import Array, Call, Inputs, Kernel, given, requi
 
 __all__ = ["WINDOWS", "Grid", "convolve"]
 
-_PIECE = 1 << 22
-"""Elements of the unrolled windows that are held at once: 32 MiB."""
+_PIECE = 1 << 18
+"""Elements of the unrolled windows that are held at once: 2 MiB, which stay in a processor's cache."""
+_COLUMNS = 768
+"""A matrix product of fewer columns is slow, so small images are unrolled together."""
+_GLIMPSE = 256
+_UNROLLED = threading.local()
+"""A thread's memory for unrolled windows: new memory costs as much as what is written into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,39 +102,69 @@ def _padded(x: Array, grid: Grid, value: float = 0.0) -> Array:
 def convolve(x: Array, weight: Array, grid: Grid, group: int) -> Array:
     """Return the cross-correlation of ``x`` (N, C, …) with ``weight`` (M, C/group, …), shape (N, M, …out)."""
     batch, outputs = x.shape[0], weight.shape[0]
-    if not x.any() and np.isfinite(weight).all():
+    if not x.reshape(-1)[:_GLIMPSE].any() and not x.any() and np.isfinite(weight).all():
         return np.zeros((batch, outputs, *grid.out))  # a probe that isolates the bias
     if weight.shape[1] == 1 and group > 1:
         return _depthwise(_padded(x, grid), weight, grid, group)
     result = np.empty((batch, outputs, *grid.out), dtype=np.float64)
-    inner = weight.shape[1] * math.prod(grid.kernel)
-    matrix = weight.reshape(group, outputs // group, inner)
-    if math.prod(grid.kernel) == 1 and not any(grid.before) and not any(grid.after):
+    pixels = math.prod(grid.out)
+    matrix = weight.reshape(group, outputs // group, -1)
+    plain = math.prod(grid.kernel) == 1 and not any(grid.before) and not any(grid.after)
+    if plain and (batch == 1 or pixels >= _COLUMNS):
         # Every output reads one pixel: no windows are unrolled, only the pixels between strides are left out.
         if any(stride > 1 for stride in grid.strides):
             x = x[:, :, *grid.reached((0,) * len(grid.kernel))]
         flat = np.ascontiguousarray(x).reshape(batch, group, weight.shape[1], -1)
         np.matmul(matrix, flat, out=result.reshape(batch, group, outputs // group, -1))
         return result
-    x = _padded(x, grid)
     row = math.prod(grid.out[1:])
-    rows = max(1, min(grid.out[0], _PIECE // max(1, inner * group * row)))
-    # One buffer for all pieces: new memory costs as much as what is written into it.
-    buffer = np.empty((x.shape[1], math.prod(grid.kernel), rows, *grid.out[1:]))
-    for sample in range(batch):
-        for first in range(0, grid.out[0], rows):
-            last = min(first + rows, grid.out[0])
-            whole = last - first == rows
-            unrolled = buffer if whole else np.empty((*buffer.shape[:2], last - first, *grid.out[1:]))
-            for number, tap in enumerate(grid.taps):
-                unrolled[:, number] = x[sample][:, *grid.reached(tap, first, last)]
-            columns = unrolled.reshape(group, inner, (last - first) * row)
-            if whole and rows == grid.out[0]:
-                np.matmul(matrix, columns, out=result[sample].reshape(group, outputs // group, -1))
-                continue
-            product = np.matmul(matrix, columns)
-            result[sample, :, first:last] = product.reshape(outputs, last - first, *grid.out[1:])
+    columns = max(_COLUMNS, _PIECE // max(1, x.shape[1] * math.prod(grid.kernel)))
+    rows = max(1, min(grid.out[0], columns // max(1, row)))
+    samples = max(1, min(batch, columns // max(1, pixels)))
+    for start, first in itertools.product(range(0, batch, samples), range(0, grid.out[0], rows)):
+        stop, last = min(start + samples, batch), min(first + rows, grid.out[0])
+        unrolled = _unrolled(x[start:stop], grid, first, last)
+        flat = unrolled.reshape(group, matrix.shape[2], -1)
+        if samples == 1 and rows == grid.out[0]:
+            np.matmul(matrix, flat, out=result[start].reshape(group, outputs // group, -1))
+            continue
+        product = np.matmul(matrix, flat).reshape(outputs, stop - start, last - first, *grid.out[1:])
+        result[start:stop, :, first:last] = product.swapaxes(0, 1)
     return result
+
+
+def _unrolled(x: Array, grid: Grid, first: int, last: int) -> Array:
+    """Return what the windows of some rows of the output read, shape (C, taps, N, rows, …out); valid until next time.
+
+    What lies outside of the input is zero, without a padded copy of it.
+    """
+    batch, channels, *spatial = x.shape
+    shape = (channels, math.prod(grid.kernel), batch, last - first, *grid.out[1:])
+    size = math.prod(shape)
+    memory: Array | None = getattr(_UNROLLED, "memory", None)
+    if memory is None or memory.size < size:
+        memory = np.empty(size)
+        if size <= 4 * _PIECE:
+            _UNROLLED.memory = memory
+    unrolled = memory[:size].reshape(shape)
+    source = x.swapaxes(0, 1)
+    for number, tap in enumerate(grid.taps):
+        into, reads, target = unrolled[:, number], [slice(None)] * 2, [slice(None)] * 2
+        for axis, position in enumerate(tap):
+            stride = grid.strides[axis]
+            low, high = (first, last) if axis == 0 else (0, grid.out[axis])
+            offset = position * grid.dilations[axis] - grid.before[axis]
+            # The outputs whose tap lies inside of the input: 0 ≤ o·stride + offset < size.
+            begin = min(max(low, -(offset // stride)), high)
+            end = max(begin, min(high, (spatial[axis] - 1 - offset) // stride + 1))
+            before: list[slice] = [*[slice(None)] * (2 + axis)]
+            into[*before, : begin - low] = 0
+            into[*before, end - low :] = 0
+            target.append(slice(begin - low, end - low))
+            reads.append(slice(begin * stride + offset, (end - 1) * stride + offset + 1 if end > begin else 0, stride))
+        if all(place.stop > place.start for place in target[2:]):
+            into[*target] = source[*reads]
+    return unrolled
 
 
 def _depthwise(x: Array, weight: Array, grid: Grid, group: int) -> Array:
