@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,32 @@ from typing import Any
 from bnfold.errors import CorruptModelError
 from bnfold.frontends.keras.guests import keras_of
 
-__all__ = ["weights_bounded_by"]
+__all__ = ["most_numbers", "too_many", "weights_bounded_by"]
 
 _SMALL = 1 << 20
 _MOST_COMPRESSED = 10
 """Numbers that a byte of a file may stand for: weights of many zeros compress that well."""
+
+
+def most_numbers(size: int) -> int:
+    """Return how many numbers a file of some bytes may stand for."""
+    return max(_SMALL, _MOST_COMPRESSED * size)
+
+
+def too_many(name: str, size: int, most: int, one: tuple[str, Sequence[int]] | None) -> CorruptModelError:
+    """Return the refusal of a configuration that asks for more than the file can hold.
+
+    Args:
+        name: Of the file.
+        size: Its bytes.
+        most: How many numbers it may stand for.
+        one: The layer and the shape of a weight that is too large by itself; None where all are so together.
+    """
+    told = "the layers have weights" if one is None else f"layer {one[0]!r} has a weight of shape {list(one[1])}"
+    return CorruptModelError(
+        f"{name} has {size} bytes, and in its configuration {told} of more than {most} numbers",
+        hint="Save the model again with Keras itself.",
+    )
 
 
 @contextmanager
@@ -30,7 +51,7 @@ def weights_bounded_by(path: Path, generation: int) -> Iterator[None]:
         CorruptModelError: If a layer, or all of them together, ask for more numbers than the file can hold.
     """
     size = path.stat().st_size
-    most = max(_SMALL, _MOST_COMPRESSED * size)
+    most = most_numbers(size)
     refused: list[CorruptModelError] = []
     asked = [0]
 
@@ -39,13 +60,7 @@ def weights_bounded_by(path: Path, generation: int) -> Iterator[None]:
         count = math.prod(sizes)
         asked[0] += count
         if asked[0] > most:
-            told = f"layer {layer.name!r} has a weight of shape {sizes}" if count > most else "the layers have weights"
-            refused.append(
-                CorruptModelError(
-                    f"{path.name} has {size} bytes, and in its configuration {told} of more than {most} numbers",
-                    hint="Save the model again with Keras itself.",
-                )
-            )
+            refused.append(too_many(path.name, size, most, (layer.name, sizes) if count > most else None))
             raise refused[0]
 
     owner = _layer_class(generation)

@@ -16,6 +16,7 @@ import numpy as np
 
 from bnfold.errors import BnfoldError, CorruptModelError, SourceError, UnsupportedOpError
 from bnfold.frontends.keras.archive import Artifact, open_weights, read_text
+from bnfold.frontends.keras.asked_for import demand_room
 from bnfold.frontends.keras.bounded import weights_bounded_by
 from bnfold.frontends.keras.config import (
     Config,
@@ -33,7 +34,7 @@ from bnfold.frontends.keras.weights import Slot, match_layers, read_named
 from bnfold.frontends.loaded import ModeChange, Request
 from bnfold.frontends.own_code import first_line
 
-__all__ = ["Built", "build"]
+__all__ = ["Built", "build", "refuse_beforehand"]
 
 _SAVE_AGAIN = "Save the model again with Keras itself."
 _BUILDER_HINT = (
@@ -59,6 +60,32 @@ class Built:
     model: Any
     generation: int
     changes: tuple[ModeChange, ...] = ()
+
+
+def refuse_beforehand(artifact: Artifact, request: Request) -> None:
+    """Refuse what can be refused by the configuration alone, before TensorFlow is imported.
+
+    What the caller's own code brings is left to ``build``.
+
+    Raises:
+        BnfoldError: What ``build`` raises.
+    """
+    if request.builder is not None or request.custom:
+        return
+    if request.architecture is not None:
+        if not request.architecture.is_file():
+            return
+        config = parse(read_text(request.architecture, "a model's architecture"), request.architecture.name)
+    elif artifact.config is not None:
+        config = artifact.config
+    else:
+        raise _only_weights(artifact)
+    refuse_code(config, trust=request.trust, custom=())
+    demand_room(config, artifact.path)
+
+
+def _only_weights(artifact: Artifact) -> SourceError:
+    return SourceError(f"{artifact.path.name} holds only weights of layers, no model", hint=_WEIGHTS_ONLY_HINT)
 
 
 def build(artifact: Artifact, request: Request, *, as_it_is: bool = False) -> Built:
@@ -89,7 +116,7 @@ def _built(artifact: Artifact, request: Request, *, as_it_is: bool) -> Built:
     custom = custom_of(request.custom)
     if artifact.config is None or request.architecture is not None:
         if request.architecture is None:
-            raise SourceError(f"{artifact.path.name} holds only weights of layers, no model", hint=_WEIGHTS_ONLY_HINT)
+            raise _only_weights(artifact)
         return _build_from_architecture(artifact, request.architecture, custom, trust=request.trust)
     plain = with_plain_names(artifact.config, custom)
     refuse_code(plain, trust=request.trust, custom=custom)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bnfold.errors import CorruptModelError, UnsupportedOpError
@@ -55,6 +55,8 @@ class LayerEntry:
         calls: Keyword arguments of every call of it in the network.
         models: Positions of it among its siblings and of the models around it, outermost first, as
             ``(kind, class name, position among siblings of that class)``; what version 3 weight files are ordered by.
+        sources: Names of the layers beside it that it reads when it is first called, as far as the file tells.
+        built_for: What Keras 3 says it was built for; empty where the file does not say.
     """
 
     path: str
@@ -63,6 +65,8 @@ class LayerEntry:
     config: Config
     calls: tuple[Config, ...]
     models: tuple[tuple[str, str, int], ...] = ()
+    sources: tuple[str, ...] = ()
+    built_for: Config = field(default_factory=dict)
 
 
 def parse(text: str | bytes, where: str) -> Config:
@@ -155,7 +159,17 @@ def _layer(layer: Config, prefix: str, models: tuple[tuple[str, str, int], ...])
     settings = settings if isinstance(settings, dict) else {"layers": settings}
     name = layer.get("name") or settings.get("name") or layer["class_name"]
     path = f"{prefix}{name}"
-    yield LayerEntry(path, str(name), layer["class_name"], settings, tuple(_calls(layer)), models)
+    built_for = layer.get("build_config")
+    yield LayerEntry(
+        path,
+        str(name),
+        layer["class_name"],
+        settings,
+        tuple(_calls(layer)),
+        models,
+        tuple(_sources(layer)),
+        built_for if isinstance(built_for, dict) else {},
+    )
     if layer["class_name"] in MODELS:
         yield from _layers_of(layer, f"{path}/", models)
     for key in ("layer", "forward_layer", "backward_layer"):
@@ -176,6 +190,23 @@ def _calls(layer: Config) -> Iterator[Config]:
                 yield tensor[3]
             elif isinstance(tensor, dict):
                 yield tensor
+
+
+def _sources(layer: Config) -> Iterator[str]:
+    nodes = layer.get("inbound_nodes")
+    stack = list(nodes[:1]) if isinstance(nodes, list) else []
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):  # Keras 3
+            history = node.get("keras_history")
+            if isinstance(history, list) and history and isinstance(history[0], str):
+                yield history[0]
+            stack.extend(child for child in node.values() if isinstance(child, dict | list))
+        elif isinstance(node, list):  # Keras 2: [name, node, tensor, keyword arguments]
+            if len(node) > 2 and isinstance(node[0], str) and isinstance(node[1], int):
+                yield node[0]
+            else:
+                stack.extend(child for child in node if isinstance(child, dict | list))
 
 
 def in_inference_mode(config: Config) -> tuple[Config, tuple[LayerEntry, ...]]:

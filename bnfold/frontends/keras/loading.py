@@ -11,7 +11,7 @@ import numpy as np
 
 from bnfold.errors import SignatureError
 from bnfold.frontends.keras.archive import Artifact, read_artifact
-from bnfold.frontends.keras.build import Built, build
+from bnfold.frontends.keras.build import Built, build, refuse_beforehand
 from bnfold.frontends.keras.guests import keras_of, quiet, tensorflow
 from bnfold.frontends.keras.layer_values import layer_reader
 from bnfold.frontends.keras.names import layer_names
@@ -49,6 +49,7 @@ def load(path: Path, request: Request) -> Loaded:
             hint="Leave out --set: Keras models are traced with training=False.",
         )
     artifact = read_artifact(path)
+    refuse_beforehand(artifact, request)
     with _clean_session():
         built = build(artifact, request)
         _require_inputs(built)

@@ -11,6 +11,7 @@ import numpy as np
 
 from bnfold.errors import CorruptModelError
 from bnfold.frontends.loaded import Loaded, Request
+from bnfold.frontends.tensorflow.beforehand import demand_bounded, demand_harmless_ends, read_own
 from bnfold.frontends.tensorflow.convert import loaded_from
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
 from bnfold.frontends.tensorflow.net import Net, Value, data_inputs, is_variable, value_of
@@ -20,6 +21,7 @@ from bnfold.frontends.tensorflow.stored import Stored
 __all__ = ["load", "stored_in"]
 
 _AGAIN = "Get the file again: it is empty, incomplete or damaged."
+_WHAT = "a checkpoint"
 _SUFFIX = re.compile(r"\.(meta|index|data-\d+-of-\d+)$")
 
 
@@ -50,6 +52,11 @@ def load(path: Path, request: Request) -> Loaded:
             f"{meta.name} is a graph without values: {prefix.name}.index is not there",
             hint="Put the .index and .data files of the same run beside it.",
         )
+    own = read_own(meta, "MetaGraph")
+    if own is not None:
+        demand_bounded(own.graph_def, meta.stat().st_size)
+        demand_harmless_ends(own.graph_def, request.outputs, request.inputs, _WHAT)
+    del own
     messages = tensorflow("tensorflow.core.protobuf.meta_graph_pb2")
     meta_graph = read_message(meta, messages.MetaGraphDef(), "a meta graph")
     if not meta_graph.graph_def.node:
@@ -59,7 +66,7 @@ def load(path: Path, request: Request) -> Loaded:
         net,
         stored_in(prefix, net, meta_graph.saver_def.restore_op_name),
         request,
-        artifact="a checkpoint",
+        artifact=_WHAT,
         file_format="checkpoint",
         framework=f"TensorFlow {meta_graph.meta_info_def.tensorflow_version}".strip(),
         description=f"TF1 checkpoint {prefix.name}",

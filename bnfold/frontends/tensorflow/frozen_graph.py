@@ -6,12 +6,15 @@ from pathlib import Path
 
 from bnfold.errors import CorruptModelError
 from bnfold.frontends.loaded import Loaded, Request
+from bnfold.frontends.tensorflow.beforehand import demand_bounded, demand_harmless_ends, read_own
 from bnfold.frontends.tensorflow.convert import loaded_from
 from bnfold.frontends.tensorflow.net import Net
 from bnfold.frontends.tensorflow.reading import is_text, read_graph_def
 from bnfold.frontends.tensorflow.stored import constants_of
 
 __all__ = ["load"]
+
+_WHAT = "a frozen graph"
 
 
 def load(path: Path, request: Request) -> Loaded:
@@ -28,6 +31,11 @@ def load(path: Path, request: Request) -> Loaded:
         UnsupportedOpError: If an operation may do harm or has no ONNX form.
         MissingExtraError: If TensorFlow is not installed.
     """
+    own = read_own(path, "Graph")
+    if own is not None:
+        demand_bounded(own, path.stat().st_size)
+        demand_harmless_ends(own, request.outputs, request.inputs, _WHAT)
+    del own  # it is as large as the file
     graph_def = read_graph_def(path)
     net = Net.of(graph_def)
     loose = sorted(name for name, node in net.nodes.items() if node.op in ("Variable", "VariableV2", "VarHandleOp"))
@@ -41,7 +49,7 @@ def load(path: Path, request: Request) -> Loaded:
         net,
         constants_of(net),
         request,
-        artifact="a frozen graph",
+        artifact=_WHAT,
         file_format="frozen-graph-text" if text else "frozen-graph",
         framework=f"TensorFlow (graph version {graph_def.versions.producer})",
         description="TF1 frozen graph as text" if text else "TF1 frozen graph",

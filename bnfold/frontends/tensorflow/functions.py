@@ -8,11 +8,12 @@ from typing import Any
 from bnfold.errors import CorruptModelError, UnsupportedOpError
 from bnfold.frontends.tensorflow.net import Net, Ref, attribute, data_inputs, node_of, output_names, ref_of
 
-__all__ = ["BRANCHES", "both_branches", "branch_of", "spell_out", "without_calls"]
+__all__ = ["BRANCHES", "MOST_NODES", "both_branches", "branch_of", "spell_out", "too_many_nodes", "without_calls"]
 
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-_MOST_NODES = 500_000
+MOST_NODES = 500_000
+"""Nodes that a graph may have once its functions are spelled out."""
 _DEEPEST = 64
 
 
@@ -77,6 +78,14 @@ def branch_of(node: Any, index: int) -> tuple[str, str]:
     return attribute(node, "branches").list.func[index].name, f"{node.name}/{index}/"
 
 
+def too_many_nodes() -> UnsupportedOpError:
+    """Return the refusal of a graph whose functions stand for more nodes than that."""
+    return UnsupportedOpError(
+        f"the graph has more than {MOST_NODES} nodes once its functions are spelled out",
+        hint="Export the model with fewer layers in one file.",
+    )
+
+
 def _count(node: Any) -> int:
     return 2 if node.op in ("If", "StatelessIf") else len(attribute(node, "branches").list.func)
 
@@ -103,11 +112,8 @@ def spell_out(net: Net, node: Any, called: str, prefix: str, *, skip: int = 0, c
             + ("is not in the file" if function is None else "takes another number of arguments"),
             hint="Get the file again: it is damaged.",
         )
-    if len(net.nodes) + len(function.node_def) > _MOST_NODES:
-        raise UnsupportedOpError(
-            f"the graph has more than {_MOST_NODES} nodes once its functions are spelled out",
-            hint="Export the model with fewer layers in one file.",
-        )
+    if len(net.nodes) + len(function.node_def) > MOST_NODES:
+        raise too_many_nodes()
     given = {argument.name: ref for argument, ref in zip(function.signature.input_arg, arguments, strict=True)}
     body = _Body(called, given, {child.name: child for child in function.node_def}, prefix, net)
     for child in function.node_def:

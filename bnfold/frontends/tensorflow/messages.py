@@ -39,7 +39,8 @@ About: meta_graph_version 1 string, tags 4 *string, tensorflow_version 5 string
 Saver: filename_tensor_name 1 string, save_tensor_name 2 string, restore_op_name 3 string
 TensorInfo: name 1 string, dtype 2 Type, tensor_shape 3 Shape
 Signature: inputs 1 {TensorInfo, outputs 2 {TensorInfo, method_name 3 string
-MetaGraph: meta_info_def 1 About, graph_def 2 Graph, saver_def 3 Saver, signature_def 5 {Signature
+MetaGraph: meta_info_def 1 About, graph_def 2 Graph, saver_def 3 Saver, signature_def 5 {Signature, object_graph_def 7 Objects
+Objects: nodes 1 *bytes
 Header: num_shards 1 int32
 Entry: dtype 1 Type, shape 2 Shape, shard_id 3 int32, offset 4 int64, size 5 int64
 SavedModel: saved_model_schema_version 1 int64, meta_graphs 2 *MetaGraph

@@ -19,6 +19,7 @@ __all__ = [
     "attribute",
     "const_node",
     "control_inputs",
+    "count_of",
     "data_inputs",
     "demand_arity",
     "demand_possible_sizes",
@@ -80,14 +81,15 @@ def output_names(node: Any, library: Mapping[str, Any]) -> list[Any] | None:
 def demand_possible_sizes(nodes: Iterable[Any]) -> None:
     """Refuse constants that would fill the memory: one number and a shape are enough to write such a one."""
     for node in nodes:
-        if node.op == "Const" and (count := _count(node)) > _MOST_ELEMENTS:
+        if node.op == "Const" and (count := count_of(node)) > _MOST_ELEMENTS:
             raise CorruptModelError(
                 f"the constant {node.name} says that it holds {count} elements",
                 hint="Get the file again: it is damaged.",
             )
 
 
-def _count(node: Any) -> int:
+def count_of(node: Any) -> int:
+    """Return how many elements a ``Const`` says that it has."""
     count = 1
     for dimension in attribute(node, "value").tensor.tensor_shape.dim:
         count *= max(dimension.size, 0)
@@ -202,9 +204,9 @@ def value_of(node: Any) -> Value:
 
 def small_value(node: Any) -> Value | None:
     """Return the value of a ``Const`` that is no weight: at most 4096 numbers, or one text. None otherwise."""
-    if node.op != "Const" or _count(node) > _SMALL:
+    if node.op != "Const" or count_of(node) > _SMALL:
         return None
     if attribute(node, "dtype").type == TEXT:
         texts = attribute(node, "value").tensor.string_val
-        return np.array(bytes(texts[0]), object) if len(texts) == _count(node) == 1 else None
+        return np.array(bytes(texts[0]), object) if len(texts) == count_of(node) == 1 else None
     return value_of(node)

@@ -13,6 +13,7 @@ from bnfold.frontends.loaded import Array, Loaded, Request, Runner
 from bnfold.frontends.signature import listed, require_known, unknown_name
 from bnfold.frontends.sniff import Format
 from bnfold.frontends.tensorflow.batch_norms import convert
+from bnfold.frontends.tensorflow.beforehand import demand_bounded, read_own
 from bnfold.frontends.tensorflow.concrete import Frozen, freeze
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
 from bnfold.frontends.tensorflow.harmful import reaches_out
@@ -45,6 +46,7 @@ def load(path: Path, request: Request) -> Loaded:
         InferenceModeError: If the signature trains, and cannot be put in inference mode.
         MissingExtraError: If TensorFlow is not installed.
     """
+    _look_first(path, request)
     saved = _read(path)
     graph = _serving_graph(saved, path)
     if not graph.object_graph_def.nodes:
@@ -83,15 +85,28 @@ def load(path: Path, request: Request) -> Loaded:
     )
 
 
+def _look_first(path: Path, request: Request) -> None:
+    """Refuse what can be refused before TensorFlow is imported."""
+    file = _file(path)
+    saved = read_own(file, "SavedModel")
+    if saved is None or not saved.meta_graphs:
+        return
+    graph = _serving_graph(saved, path)
+    demand_bounded(graph.graph_def, file.stat().st_size)
+    if graph.object_graph_def.nodes:
+        refuse_dangerous(graph, path.name)
+        return
+    from bnfold.frontends.tensorflow.saved_model_v1 import refuse_v1_saved_model
+
+    refuse_v1_saved_model(path, request, saved)
+
+
 def _distinct(inputs: Sequence[str], outputs: Sequence[str]) -> tuple[str, ...]:
     """Return the names of inputs and outputs in ONNX, where an output may not be called like an input."""
     return (*inputs, *(f"{name}_output" if name in inputs else name for name in outputs))
 
 
-def _read(path: Path) -> Any:
-    messages = tensorflow("tensorflow.core.protobuf.saved_model_pb2")
-    protobuf = tensorflow("google.protobuf.message")
-    text = tensorflow("google.protobuf.text_format")
+def _file(path: Path) -> Path:
     binary, readable = path / "saved_model.pb", path / "saved_model.pbtxt"
     file = binary if binary.is_file() or not readable.is_file() else readable
     if not file.is_file():
@@ -104,9 +119,17 @@ def _read(path: Path) -> Any:
             f"{file} has {file.stat().st_size} bytes; a SavedModel's graph has at most {_LARGEST}",
             hint="Export the model again.",
         )
+    return file
+
+
+def _read(path: Path) -> Any:
+    messages = tensorflow("tensorflow.core.protobuf.saved_model_pb2")
+    protobuf = tensorflow("google.protobuf.message")
+    text = tensorflow("google.protobuf.text_format")
+    file = _file(path)
     saved = messages.SavedModel()
     try:
-        if file is binary:
+        if file.suffix == ".pb":
             saved.ParseFromString(file.read_bytes())
         else:
             text.Parse(file.read_text("utf-8"), saved)

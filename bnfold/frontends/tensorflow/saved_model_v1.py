@@ -8,6 +8,7 @@ from typing import Any
 
 from bnfold.errors import CorruptModelError, SignatureError
 from bnfold.frontends.loaded import Loaded, Request
+from bnfold.frontends.tensorflow.beforehand import demand_harmless_ends
 from bnfold.frontends.tensorflow.checkpoint import stored_in
 from bnfold.frontends.tensorflow.convert import loaded_from
 from bnfold.frontends.tensorflow.guests import tensorflow
@@ -15,8 +16,9 @@ from bnfold.frontends.tensorflow.net import Net
 from bnfold.frontends.tensorflow.reading import read_message
 from bnfold.frontends.tensorflow.stored import constants_of
 
-__all__ = ["load_v1_saved_model"]
+__all__ = ["load_v1_saved_model", "refuse_v1_saved_model"]
 
+_WHAT = "a SavedModel without signatures"
 _DEFAULT = "serving_default"
 _OWN = ("__saved_model_init_op", "__saved_model_train_op")
 
@@ -36,14 +38,15 @@ def load_v1_saved_model(directory: Path, request: Request) -> Loaded:
         InferenceModeError: If it cannot be put in inference mode.
         UnsupportedOpError: If an operation may do harm or has no ONNX form.
     """
-    meta_graph = _serving_graph(directory)
+    messages = tensorflow("tensorflow.core.protobuf.saved_model_pb2")
+    saved = read_message(_file_of(directory), messages.SavedModel(), "a SavedModel")
+    meta_graph = _serving_graph(saved, directory)
     net = Net.of(meta_graph.graph_def)
     prefix = directory / "variables" / "variables"
     has_values = prefix.with_name("variables.index").is_file()
     stored = stored_in(prefix, net, meta_graph.saver_def.restore_op_name) if has_values else constants_of(net)
     signature, name = _signature(meta_graph, request, directory)
-    inputs = {key: info.name for key, info in sorted(signature.inputs.items())} if signature else {}
-    outputs = {key: info.name for key, info in sorted(signature.outputs.items())} if signature else {}
+    inputs, outputs = (_tensors(signature.inputs), _tensors(signature.outputs)) if signature else ({}, {})
     for key, tensor in {**inputs, **outputs}.items():
         if not tensor:
             raise SignatureError(
@@ -60,7 +63,7 @@ def load_v1_saved_model(directory: Path, request: Request) -> Loaded:
         net,
         stored,
         replace(request, outputs=tuple(dict.fromkeys(wanted)), inputs=tuple(fed), set_values=values),
-        artifact="a SavedModel without signatures",
+        artifact=_WHAT,
         file_format="saved-model",
         framework=f"TensorFlow {meta_graph.meta_info_def.tensorflow_version}".strip(),
         description=f"SavedModel of TensorFlow 1, signature {name}" if signature else "SavedModel of TensorFlow 1",
@@ -68,8 +71,32 @@ def load_v1_saved_model(directory: Path, request: Request) -> Loaded:
     )
 
 
-def _serving_graph(directory: Path) -> Any:
-    messages = tensorflow("tensorflow.core.protobuf.saved_model_pb2")
+def refuse_v1_saved_model(directory: Path, request: Request, saved: Any) -> None:
+    """Refuse a SavedModel whose outputs need an operation that reaches beyond computing.
+
+    Args:
+        directory: Its folder.
+        request: What the user named.
+        saved: Its message, of whatever library.
+
+    Raises:
+        CorruptModelError: If it holds no graph.
+        SignatureError: If it has several signatures without a default, or not the one that was asked for.
+        UnsupportedOpError: Naming the operations.
+    """
+    meta_graph = _serving_graph(saved, directory)
+    signature, _ = _signature(meta_graph, request, directory)
+    inputs, outputs = (_tensors(signature.inputs), _tensors(signature.outputs)) if signature else ({}, {})
+    wanted = [outputs.get(text, text) for text in request.outputs] or list(outputs.values())
+    fed = [inputs.get(text, text) for text in request.inputs]
+    demand_harmless_ends(meta_graph.graph_def, wanted, fed, _WHAT)
+
+
+def _tensors(infos: Any) -> dict[str, str]:
+    return {key: info.name for key, info in sorted(infos.items())}
+
+
+def _file_of(directory: Path) -> Path:
     binary, text = directory / "saved_model.pb", directory / "saved_model.pbtxt"
     path = text if text.is_file() and not binary.is_file() else binary
     if not path.is_file():
@@ -77,7 +104,10 @@ def _serving_graph(directory: Path) -> Any:
             f"the folder {directory.name} is no SavedModel: saved_model.pb is not there",
             hint="Give the folder that holds saved_model.pb.",
         )
-    saved = read_message(path, messages.SavedModel(), "a SavedModel")
+    return path
+
+
+def _serving_graph(saved: Any, directory: Path) -> Any:
     graphs = list(saved.meta_graphs)
     if not graphs or not any(graph.graph_def.node for graph in graphs):
         raise CorruptModelError(

@@ -112,13 +112,14 @@ def _graph(*nodes: bytes, functions: tuple[bytes, ...] = ()) -> bytes:
     return b"".join(_field(1, node) for node in nodes) + library
 
 
-def _saved_model(graph: bytes, output: str = "y") -> bytes:
+def _saved_model(graph: bytes, output: str = "y", objects: bytes = b"") -> bytes:
     def tensor(name: str) -> bytes:
         return _field(1, f"{name}:0") + _field(2, FLOAT) + _field(3, _field(2, _field(1, 3)))
 
     signature = _entry(1, "x", tensor("x")) + _entry(2, "y", tensor(output)) + _field(3, "tensorflow/serving/predict")
     about = _field(1, _field(4, "serve") + _field(5, "2.15.0")) + _field(2, graph)
-    return _field(1, 1) + _field(2, about + _entry(5, "serving_default", signature))
+    tree = _field(7, objects) if objects else b""
+    return _field(1, 1) + _field(2, about + _entry(5, "serving_default", signature) + tree)
 
 
 def _tar(members: dict[str, bytes]) -> bytes:
@@ -169,6 +170,54 @@ def _in_a_dataset(outside: Outside) -> bytes:
     return _packed(
         _graph(_X, source, mapped, taken, _node("y", "Identity", "taken", T=_type(FLOAT)), functions=(body,))
     )
+
+
+def _in_functions(outside: Outside) -> bytes:
+    """A program of TensorFlow 2 in which a function calls one that calls one that runs Python and removes a file."""
+    deepest = _function(
+        "deepest",
+        _constant("where", str(outside.secret)),
+        _node("run", "EagerPyFunc", "where:output:0", token=_field(2, "pyfunc_0"), Tin=_types(STRING), Tout=_types()),
+    )
+    calls = [
+        _function(name, _node("call", "PartitionedCall", "a", f=_field(10, _field(1, inner)), Tin=_types(FLOAT)))
+        for name, inner in (("deeper", "deepest"), ("deep", "deeper"))
+    ]
+    called = _node("y", "StatefulPartitionedCall", "x", f=_field(10, _field(1, "deep")), Tin=_types(FLOAT))
+    return _tar(
+        {"m/saved_model.pb": _saved_model(_graph(_X, called, functions=(deepest, *calls)), objects=_field(1, b""))}
+    )
+
+
+def _functions_expand(_: Outside) -> bytes:
+    """Functions of TensorFlow 2 that each call the next one ten times."""
+    base = _function("f0", _node("r", "Identity", "a", T=_type(FLOAT)))
+    levels = [
+        _function(
+            f"f{level}",
+            *(_node(f"n{step}", f"f{level - 1}", f"n{step - 1}:r:0" if step else "a") for step in range(10)),
+        )
+        for level in range(1, 10)
+    ]
+    return _tar(
+        {
+            "m/saved_model.pb": _saved_model(
+                _graph(_X, _node("y", "f9", "x"), functions=(base, *levels)), objects=_field(1, b"")
+            )
+        }
+    )
+
+
+def _constants(count: int, size: int) -> Callable[[Outside], bytes]:
+    """A frozen graph whose constants are each one number, and a shape."""
+    shape = _field(2, _field(2, _field(1, size)))
+    value = _field(8, _field(1, FLOAT) + shape + _field(5, b"\0\0\0\0"))
+    nodes = [_node(f"c{number}", "Const", dtype=_type(FLOAT), value=value) for number in range(count)]
+    adds = [
+        _node(f"y{number}", "AddV2", f"y{number - 1}" if number else "x", f"c{number}", T=_type(FLOAT))
+        for number in range(count)
+    ]
+    return lambda _: _graph(_X, *nodes, *adds)
 
 
 def _saves(outside: Outside) -> bytes:
@@ -243,6 +292,16 @@ def _vocabulary(where: str) -> bytes:
 
 def _many_units(_: Outside) -> bytes:
     return _with_layer({"config": {"units": 2_000_000_000}})
+
+
+def _many_cells(_: Outside) -> bytes:
+    """A size that is written as a text, in a layer that takes its square."""
+    return _with_layer({"class_name": "LSTM", "module": "keras.layers", "config": {"units": "100000"}})
+
+
+def _built_for_much(_: Outside) -> bytes:
+    """A layer that is small in its settings, and says that it was built for a very wide input."""
+    return _with_layer({"build_config": {"input_shape": [None, 2_000_000_000]}, "config": {"units": 1}})
 
 
 def _deep_json(_: Outside) -> bytes:
@@ -469,12 +528,18 @@ def _sibling(_: Outside) -> bytes:
 ATTACKS: dict[str, Attack] = {
     "a SavedModel that reads": Attack("m.tar.gz", lambda o: _packed(_graph(*_reads(o))), 422, "unsupported-op"),
     "a SavedModel that writes in a dataset": Attack("m.tar.gz", _in_a_dataset, 422, "unsupported-op"),
+    "a SavedModel that runs Python in a function": Attack("m.tar.gz", _in_functions, 422, "unsupported-op"),
+    "a SavedModel whose functions expand": Attack("m.tar.gz", _functions_expand, 422, "unsupported-op"),
+    "a constant of 4 TiB": Attack("m.pb", _constants(1, 1 << 40), 422, "corrupt"),
+    "a thousand constants of 1 GiB": Attack("m.pb", _constants(1000, 1 << 28), 422, "corrupt"),
     "a SavedModel that saves": Attack("m.tar.gz", _saves),
     "a frozen graph that loads a library": Attack("m.pb", _custom_op, 422, "corrupt"),
     "a Lambda with bytecode": Attack("m.keras", _lambda, 422, "unsupported-op"),
     "a layer that is any callable": Attack("m.keras", _any_callable, 422, "unsupported-op"),
     "a vocabulary at an address": Attack("m.keras", lambda o: _vocabulary(o.url), 422, "unsupported-op"),
     "two thousand million units": Attack("m.keras", _many_units, 422, "corrupt"),
+    "a hundred thousand cells": Attack("m.keras", _many_cells, 422, "corrupt"),
+    "a layer built for much": Attack("m.keras", _built_for_much, 422, "corrupt"),
     "deep JSON": Attack("m.keras", _deep_json, 422, "corrupt"),
     "a link to another HDF5 file": Attack("m.h5", _external_link, 422, "corrupt"),
     "HDF5 values in another file": Attack("m.h5", _external_values, 422, "corrupt"),

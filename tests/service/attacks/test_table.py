@@ -28,6 +28,10 @@ SECRET = "what only its owner may read"
 STRONGEST = Level(strongest_level())
 EVERYWHERE = (
     "a SavedModel that reads",
+    "a SavedModel that runs Python in a function",
+    "a SavedModel whose functions expand",
+    "a constant of 4 TiB",
+    "two thousand million units",
     "deep JSON",
     "a link to another HDF5 file",
     "HDF5 values in another file",
