@@ -15,6 +15,7 @@ from bnfold.affine import Field, Linear, Unstorable, round_to
 from bnfold.fold.draft import Draft
 from bnfold.fold.linear_nodes import changed_attributes, changed_constants, stored_dtype
 from bnfold.fold.regions import regions_of
+from bnfold.fold.slabs import slabs_of
 from bnfold.fold.storable import attribute_in_place, dtype_of, own_dtype
 from bnfold.fold.uncollected import uncollected
 from bnfold.graph.copying import copied_without_weights
@@ -132,15 +133,23 @@ class _Writer:
     def _write_linear(self, index: int, absorber: Absorber) -> None:
         form = absorber.form(self.draft.view.node(index))
         assert isinstance(form, Form)
-        linear = self.draft.linear(index, form, quantised=True)
-        assert isinstance(linear, Linear)
         node = self.draft.view.node(index)
         dtype, names = stored_dtype(node, form), node.reads
+        slabs = slabs_of(self.draft, index, form, self.draft.taken_in[index])
+        if slabs is not None:
+            raw, linear = slabs.written()
+            bare = TensorProto(data_type=slabs.tensor.data_type, dims=slabs.tensor.dims)
+            self._put(index, form.weight, bare, raw, names[form.weight])
+            del raw
+        else:
+            whole = self.draft.linear(index, form, quantised=True)
+            assert isinstance(whole, Linear)
+            linear = whole
+            for position, array in changed_constants(node, linear).items():
+                self._replace(index, position, array, names[position])
+            if not self.draft.view.dequantising(names[form.weight]):  # else its scales have taken in their part
+                self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])
         self.attributes[index] = dict(changed_attributes(node, linear))
-        for position, array in changed_constants(node, linear).items():
-            self._replace(index, position, array, names[position])
-        if not self.draft.view.dequantising(names[form.weight]):  # else its scales have taken in their part
-            self._replace(index, form.weight, _rounded(linear.weight, dtype, form.output_axis), names[form.weight])
         had_bias = form.bias is not None and form.bias < len(names) and bool(names[form.bias])
         if form.bias is None or not (had_bias or np.any(linear.bias)):
             return
@@ -188,19 +197,35 @@ class _Writer:
         self._replace(index, position, rounded, wanted)
 
     def _replace(self, index: int, position: int, array: npt.NDArray[np.generic], wanted: str) -> None:
-        """Let a node read a new constant; layers that shared one and fold alike go on sharing."""
+        """Let a node read a new constant."""
+        tensor = numpy_helper.from_array(array)
+        raw = tensor.raw_data
+        tensor.ClearField("raw_data")
+        self._put(index, position, tensor, raw, wanted)
+
+    def _put(self, index: int, position: int, bare: TensorProto, raw: bytes | bytearray, wanted: str) -> None:
+        """Let a node read a new constant; layers that shared one and fold alike go on sharing.
+
+        Args:
+            index: The node.
+            position: Which of its inputs the constant is.
+            bare: The constant without its content and its name.
+            raw: The content.
+            wanted: What its name begins with.
+        """
         names = self.wiring.reads(index)
         if position < len(names) and names[position]:
             self.loose.append(names[position])
         shared = len(self.draft.view.consumers.get(wanted, ())) > 1
-        key = (wanted, hashlib.sha256(array.tobytes()).hexdigest()) if shared else ("", "")
+        key = (wanted, hashlib.sha256(raw).hexdigest()) if shared else ("", "")
         name = self._same.get(key)
         if name is None:
             name = self.wiring.fresh(f"{wanted}_folded")
-            tensor = numpy_helper.from_array(array, name)
-            if self.outside is not None and self.outside.takes(array.nbytes):
-                tensor = self.outside.put(tensor)
-            self.graph.initializer.append(tensor)  # a copy of it, and it is let go
+            tensor = self.graph.initializer.add(name=name, data_type=bare.data_type, dims=bare.dims)
+            if self.outside is not None and self.outside.takes(len(raw)):
+                self.outside.put_content(tensor, raw)
+            else:
+                tensor.raw_data = bytes(raw)  # bytes are not copied for that
             self.made.add(name)
             if shared:
                 self._same[key] = name

@@ -15,6 +15,7 @@ from bnfold.affine import Field, Linear, PerChannelAffine, Unstorable, round_to
 from bnfold.fold.branch_weights import joined
 from bnfold.fold.changed_node import ChangedNode
 from bnfold.fold.linear_nodes import read_linear, stored_dtype
+from bnfold.fold.slabs import shift_behind
 from bnfold.fold.step import Step
 from bnfold.fold.surely import surely_takes
 from bnfold.fold.taken import Taken
@@ -255,8 +256,8 @@ class Draft:
         return form, changed
 
     def _just_tried(self, step: Step) -> tuple[Form, Linear] | None:
-        place, known = (step.index, self._times[step.index]), self._tried
-        return known[3:] if known is not None and known[:2] == place and known[2] is step.affine else None
+        place, tried = (step.index, self._times[step.index]), self._tried
+        return tried[3:] if tried is not None and tried[:2] == place and tried[2] is step.affine else None
 
     def _form(self, step: Step) -> Form:
         form = self.form(step.index, self.rules.absorbers[step.op_type, step.side])
@@ -321,21 +322,21 @@ class Draft:
         absorber = self.rules.absorbers[step.op_type, step.side]
         known = self._just_tried(step)
         form = self._form(step) if known is None else known[0]
-        # The weights are needed here only where a shift is left over; when a plan is applied, that spares a reading.
+        # The weights are needed here only where a shift is left over.
+        taken, shift = Taken(absorber, step.affine), None
         if known is None and form.bias is None:
-            known = self._after(step)
-        self.note(step.index, Taken(absorber, step.affine))
-        own = self.affines.get(step.index)
-        if own is not None:  # a batch norm that stays, and took in what stood behind it, or in front of it
+            shift = shift_behind(self, step.index, form, (*self.taken_in[step.index], taken))
+            known = None if shift is not None else self._after(step)
+        self.note(step.index, taken)
+        if (own := self.affines.get(step.index)) is not None:  # a batch norm that stays, and took in what is beside it
             near = Field.along_axis(step.affine, form.axis, own.field.rank)
             both = near.after(own.field) if step.side is Side.OUTPUT else own.field.after(near)
             self.affines[step.index] = replace(own, field=both)
-        if known is None:
-            return
-        _form, changed = known
-        self._latest = (step.index, self._times[step.index], _without_loose_bias(changed, form))
-        if form.bias is None and np.any(changed.bias):
-            self._shift_behind(step.index, changed.bias, form.rank)
+        if known is not None:
+            self._latest = (step.index, self._times[step.index], _without_loose_bias(known[1], form))
+            shift = known[1].bias
+        if form.bias is None and shift is not None and np.any(shift):
+            self._shift_behind(step.index, shift, form.rank)
 
     def _shift_behind(self, index: int, shift: npt.NDArray[np.float64], rank: int | None) -> None:
         """Add a shift to the output of a layer that has no bias: to the Add behind it, or in a new one."""
@@ -373,8 +374,7 @@ class Draft:
     def read_again(self, index: int) -> None:
         """Read a node whose constant has changed, or that has one now."""
         source = self.rules.sources.get(self.op_type(index))
-        reading = None if source is None else source.read(self.node(index))
-        if isinstance(reading, Affine):
+        if source is not None and isinstance(reading := source.read(self.node(index)), Affine):
             self.affines[index] = reading
         else:
             self.affines.pop(index, None)

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from bnfold.graph.extent import Extent
     from bnfold.graph.view import NodeView
 
-__all__ = ["FLOATING", "changed_attributes", "changed_constants", "read_around", "read_linear", "stored_dtype"]
+__all__ = [
+    "FLOATING",
+    "changed_attributes",
+    "changed_constants",
+    "read_around",
+    "read_but_weight",
+    "read_linear",
+    "stored_dtype",
+]
 
 FLOATING = frozenset(np.dtype(each) for each in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 """The types in which a layer's weights may be stored."""
@@ -122,9 +130,16 @@ def read_around(node: NodeView, form: Form) -> tuple[Linear, Extent] | None:
             return None
     if _misfit(node, attributes, form, sizes, bias):
         return None
-    around = _bias(node, sizes, bias).astype(np.float64, copy=False)
-    every = _all_attributes(op_type, attributes)
-    return Linear(_NO_WEIGHT, around, every, form.weight, _data_shape(node, form)), extent
+    return read_but_weight(node, form), extent
+
+
+def read_but_weight(node: NodeView, form: Form) -> Linear:
+    """Return a layer that can be read, with an empty weight, which is not copied for it."""
+    bias = node.weight(form.bias) if form.bias is not None and node.has_input(form.bias) else None
+    shape = cast("tuple[int, ...]", node.view.type(node.reads[form.weight]).shape)
+    every = _all_attributes(node.op_type, node.attributes)
+    around = _bias(node, shape, bias).astype(np.float64, copy=False)
+    return Linear(_NO_WEIGHT, around, every, form.weight, _data_shape(node, form))
 
 
 def _all_attributes(op_type: str, attributes: Mapping[str, object]) -> Mapping[str, Attribute]:

@@ -91,15 +91,23 @@ class Outside:
         Raises:
             OSError: If the disk is full; its ``filename`` is the folder.
         """
-        try:
-            offset = self._append(tensor.raw_data)
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror or str(error), str(self.folder)) from error
         bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        self._refer(bare, self._new_number, offset, len(tensor.raw_data))
+        self.put_content(bare, tensor.raw_data)
         return bare
 
-    def _append(self, new: bytes) -> int:
+    def put_content(self, tensor: TensorProto, raw: bytes | bytearray) -> None:
+        """Write the content of a new tensor out of memory, and let the tensor, which has none, refer to it.
+
+        Raises:
+            OSError: If the disk is full; its ``filename`` is the folder.
+        """
+        try:
+            offset = self._append(raw)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror or str(error), str(self.folder)) from error
+        self._refer(tensor, self._new_number, offset, len(raw))
+
+    def _append(self, new: bytes | bytearray) -> int:
         """Write to the end of the nameless file, and return where."""
         if self._new is None:
             # Nameless where the system can: nothing is left of it, even if the process is killed.

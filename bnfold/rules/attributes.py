@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto
+
+from bnfold.graph.elements import NO_FINER
 
 if TYPE_CHECKING:
     from bnfold.affine.per_channel import Float64Array
@@ -18,7 +19,6 @@ __all__ = ["attribute_of", "fits_attribute"]
 
 _INPUTS_SINCE = 11
 _NAMES = {("Clip", 1): "min", ("Clip", 2): "max", ("Pad", 2): "value"}
-_NO_FINER = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 def attribute_of(op_type: str, position: int, opset: int) -> str:
@@ -33,7 +33,7 @@ def fits_attribute(node: NodeView, number: Float64Array) -> bool:
     """
     if number.size != 1:
         return False
-    if node.view.type(node.reads[0]).element in _NO_FINER:
+    if node.view.type(node.reads[0]).element in NO_FINER:
         return True
     with np.errstate(all="ignore"):
         return bool((number.astype(np.float32).astype(np.float64) == number).all())
