@@ -18,6 +18,7 @@ import bnfold
 from service.access.gate import Gate
 from service.database.connecting import first_line, is_outage
 from service.observing.requests import Watch
+from service.observing.tracing import Traced
 from service.problems import (
     InternalError,
     MalformedError,
@@ -90,6 +91,8 @@ def make_app(state: State) -> FastAPI:
             expose_headers=_EXPOSED,
         )
     app.add_middleware(Watch, wanted=state.settings.log_requests)
+    if state.tracing.on:
+        app.add_middleware(Traced, tracing=state.tracing)
     for room in (page, fold, jobs, models, inference, health, metrics):
         app.include_router(room.router)
     app.add_exception_handler(ServiceError, _service_error)

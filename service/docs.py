@@ -38,6 +38,7 @@ def settings_page() -> str:
             "",
             "`python -m service` reads them from the environment when it starts. Sizes are bytes, or have a",
             "unit: `512MiB`. A variable that begins with `BNFOLD_` and is not here is told in the log and ignored.",
+            "Traces are set up by OpenTelemetry's own variables: [operating.md](operating.md) says how.",
             "",
             "| variable | default | what it does |",
             "|---|---|---|",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from service.jobs.table import JobTable
 from service.jobs.work import open_workplace
 from service.observing.metrics import Metrics
 from service.observing.readiness import Readiness
+from service.observing.tracing import Tracing, open_tracing
 from service.problems import QueueFullError
 from service.registry.cards import Card
 from service.registry.kept import KeptModels
@@ -99,6 +101,7 @@ class State:
     metrics: Metrics
     readiness: Readiness
     draining: Draining
+    tracing: Tracing
 
 
 def make_state(settings: Settings, scratch: Scratch) -> State:
@@ -112,7 +115,8 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
         OSError: If a folder cannot be made.
     """
     check_engine(settings)
-    place = open_workplace(settings, scratch)
+    tracing = open_tracing(os.environ)
+    place = open_workplace(settings, scratch, tracing)
     models = KeptModels(place.registry)
     remembered = RememberedSource(models, lambda: place.registry.changes.number)
     runners = Runners(settings, remembered, scratch)
@@ -137,6 +141,7 @@ def make_state(settings: Settings, scratch: Scratch) -> State:
             place.table, scratch, place.storage, place.sandbox.level is not None, lambda: draining.begun
         ),
         draining=draining,
+        tracing=tracing,
     )
 
 
@@ -160,6 +165,7 @@ async def running(state: State) -> AsyncIterator[None]:
         await state.engine.close()
         await state.runners.close()
         state.table.engine.dispose()
+        await asyncio.to_thread(state.tracing.close)
 
 
 def state_of(request: Request) -> State:

@@ -61,6 +61,7 @@ jobs = Table(
     Column("finished", Double),
     Column("upload_expires_at", Double),
     Column("expires_at", Double),
+    Column("trace", JSON(none_as_null=True)),  # of the request that it came with, where requests are traced
     # Of the same work, one job at a time.
     Index(
         "uq_jobs_tenant_key_unfinished",

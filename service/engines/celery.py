@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.database.connecting import UnusableDatabaseError, first_line
 from service.engines.engine import EngineAwayError
 from service.jobs.work import Workplace, open_workplace, run_job
+from service.observing.tracing import Tracing, open_tracing
 from service.sandbox import choose
 from service.scratch import Scratch, open_scratch
 from service.settings import Settings, UnusableSettingsError
@@ -203,7 +204,11 @@ def run_worker(settings: Settings) -> int:
     def forked(**_: Any) -> None:
         _own(scratch)
 
+    def leaves(**_: Any) -> None:
+        _last_words()
+
     signals.worker_process_init.connect(forked, weak=False)
+    signals.worker_process_shutdown.connect(leaves, weak=False)
     signals.worker_ready.connect(ready, weak=False)
     signals.worker_shutting_down.connect(ends, weak=False)
     worker.start()
@@ -276,7 +281,18 @@ async def _try(settings: Settings, scratch: Scratch, job: str, *, again: bool) -
 @cache
 def _place(settings: Settings, scratch: Scratch) -> Workplace:
     """Return the workplace of this process: connections are not shared with the process that it was forked from."""
-    return open_workplace(settings, _own(scratch))
+    return open_workplace(settings, _own(scratch), _tracing())
+
+
+@cache
+def _tracing() -> Tracing:
+    """Return what traces in this process: what sends spans is a thread, and does not live on in a fork."""
+    return open_tracing(os.environ)
+
+
+def _last_words() -> None:
+    if _tracing.cache_info().currsize:
+        _tracing().close()
 
 
 @cache

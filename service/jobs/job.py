@@ -45,6 +45,7 @@ class Wanted:
         upload: ``name`` of the uploaded file, made safe, and ``files``: where each lies in the storage, by field.
         options: What ``read_options`` returned.
         bytes: Size of the upload.
+        trace: What the request was called where it is traced, for whoever works on the job.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Wanted:
     upload: Mapping[str, Any]
     options: Mapping[str, Any]
     bytes: int
+    trace: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Job:
         finished: When it ended.
         upload_expires_at: When the upload is thrown away.
         expires_at: When the job is forgotten.
+        trace: What the request that it came with was called where it is traced.
     """
 
     id: str
@@ -108,6 +111,7 @@ class Job:
     finished: float | None
     upload_expires_at: float | None
     expires_at: float | None
+    trace: Mapping[str, str] | None = None
 
     @property
     def ended(self) -> bool:

@@ -99,6 +99,7 @@ class JobTable:
                             upload=dict(wanted.upload),
                             options=dict(wanted.options),
                             bytes=wanted.bytes,
+                            trace=None if wanted.trace is None else dict(wanted.trace),
                             created=now(),
                         )
                     )

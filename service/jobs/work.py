@@ -22,6 +22,7 @@ from service.jobs.conversion import convert
 from service.jobs.job import Job
 from service.jobs.table import JobTable
 from service.observing.logs import begin_about
+from service.observing.tracing import UNTRACED, JobTrace, Tracing
 from service.problems import InternalError, KilledError, ServiceError, body_of, storage_error
 from service.registry.registry import Registry
 from service.sandbox import Choice, choose
@@ -47,9 +48,10 @@ class Workplace:
     registry: Registry
     scratch: Scratch
     sandbox: Choice
+    tracing: Tracing = UNTRACED
 
 
-def open_workplace(settings: Settings, scratch: Scratch) -> Workplace:
+def open_workplace(settings: Settings, scratch: Scratch, tracing: Tracing = UNTRACED) -> Workplace:
     """Open what a worker needs.
 
     Raises:
@@ -63,7 +65,7 @@ def open_workplace(settings: Settings, scratch: Scratch) -> Workplace:
         database, settings.lease_seconds, settings.attempts, settings.keep_job_seconds, settings.keep_upload_seconds
     )
     choice = choose(settings.sandbox)
-    return Workplace(settings, table, storage, Registry(database, storage), scratch, choice)
+    return Workplace(settings, table, storage, Registry(database, storage), scratch, choice, tracing)
 
 
 async def run_job(place: Workplace, job_id: str) -> bool:
@@ -76,22 +78,30 @@ async def run_job(place: Workplace, job_id: str) -> bool:
         return False
     begin_about(job=job.id, tenant=job.tenant)
     _LOG.info("job %s begins, attempt %d", job.id, job.attempt)
-    working = asyncio.create_task(_work(place, job))
+    with place.tracing.job(job) as trace:
+        return await _run(place, job, trace)
+
+
+async def _run(place: Workplace, job: Job, trace: JobTrace) -> bool:
+    working = asyncio.create_task(_work(place, job, trace))
     keeping = asyncio.create_task(_keep(place, job))
     try:
         await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done() and not keeping.result() and await _is_over(place, job):
             await asyncio.wait({working})  # it was ended here, and what is left to do comes after that
         if working.done():
-            await _ended(place, job, working)
+            await _ended(place, job, working, trace)
             return True
         await _stopped(working)
         if keeping.result():
             await _written(lambda: place.table.end_cancelled(job))
+            trace.end("cancelled")
             _LOG.info("job %s was cancelled", job.id)
         else:
             _LOG.warning("job %s was taken over by somebody else", job.id)
+            trace.end("taken-over")
     except asyncio.CancelledError:
+        trace.end("given-back")
         await _stopped(working)
         await asyncio.shield(asyncio.to_thread(place.table.release, job, blameless=True))
         raise
@@ -117,8 +127,9 @@ async def _claimed(place: Workplace, job_id: str) -> Job | None:
         raise
 
 
-async def _ended(place: Workplace, job: Job, working: asyncio.Task[None]) -> None:
+async def _ended(place: Workplace, job: Job, working: asyncio.Task[None], trace: JobTrace) -> None:
     error = working.exception()
+    trace.end("ok" if error is None else str(body_of(error)["code"]) if isinstance(error, ServiceError) else "internal")
     if error is None:
         _LOG.info("job %s has ended", job.id)
         return
@@ -135,15 +146,21 @@ async def _ended(place: Workplace, job: Job, working: asyncio.Task[None]) -> Non
     await _written(lambda: place.table.fail(job, body_of(told), sandbox=place.sandbox.name))
 
 
-async def _work(place: Workplace, job: Job) -> None:
+async def _work(place: Workplace, job: Job, trace: JobTrace) -> None:
     folder = None
     try:
         folder = await asyncio.to_thread(place.scratch.folder)
         await _bring(place.storage, job, folder)
-        with _Steps(place.table, job) as tell:
+        with _Steps(place.table, job) as note:
+
+            def tell(step: str, done: float | None) -> None:
+                trace.step(step)
+                note(step, done)
+
             outcome = await convert(
                 folder, job.upload["name"], job.options, tell, settings=place.settings, sandbox=place.sandbox
             )
+        trace.step("")
         # What was converted must not be lost because the database is away for a moment.
         await _written_async(lambda: place.registry.keep(place.table, job, folder, outcome, place.sandbox.name))
     except OSError as error:

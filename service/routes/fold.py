@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -106,7 +107,7 @@ async def fold(request: Request) -> Response:
         try:
             settings = state.settings
             upload = await receive_upload(request, folder, int(settings.upload_size), settings.upload_seconds)
-            wanted = _wanted(upload, folder, tenant, called)
+            wanted = replace(_wanted(upload, folder, tenant, called), trace=state.tracing.carried())
             card = await asyncio.to_thread(state.registry.made_by, tenant, wanted.key)
             if card is not None:
                 return await _answer_card(request, card, cached=True)
