@@ -29,12 +29,14 @@ class Probe:
         origin: Where its values come from.
         feeds: The arrays.
         real: Whether it resembles what the model is meant for.
+        group: Probes with the same number are rows of one batch; 0 is a run of its own.
     """
 
     name: str
     origin: str
     feeds: Mapping[str, Array] = field(repr=False)
     real: bool = False
+    group: int = 0
 
 
 def _free(inputs: Sequence[Input]) -> tuple[str, ...]:
@@ -79,6 +81,7 @@ def draw_probes(
     seed: int,
     given: Sequence[Mapping[str, Array]] = (),
     batches: Sequence[int] = (),
+    together: bool = False,
 ) -> tuple[Probe, ...]:
     """Return the probes, each drawn from a generator of its own, so that none depends on another.
 
@@ -89,10 +92,14 @@ def draw_probes(
         seed: Of everything random.
         given: The user's own arrays; they take the place of the drawn ones.
         batches: Sizes of a free batch, one probe each; empty means the usual ones.
+        together: Whether probes may be rows of one batch, so that larger batches cost no more than their probes.
     """
+    joined = together and level == "full" and not batches and _in_rows(inputs)
     plan: Sequence[tuple[int, bool]]
     plan = ((1, False), (2, False), (3, True), (1, True)) if level == "full" else ((1, False), (1, True))
-    if batches:
+    if joined:
+        plan = tuple((1, odd) for _, odd in _GROUPS)
+    elif batches:
         plan = [(batch, number % 2 == 1) for number, batch in enumerate(batches)]
     real = []
     for number, item in enumerate(given):
@@ -102,20 +109,33 @@ def draw_probes(
         kind = "normal" if number % 2 == 0 else "uniform"
         feeds = _drawn(inputs, resized(sizes, inputs, batch=batch, odd=odd), kind, seed + number)
         feeds = _switched(feeds, number)
-        real.append(Probe(f"{kind} draw {number + 1}", _origin(inputs), feeds, real=True))
+        real.append(Probe(f"{kind} draw {number + 1}", _origin(inputs), feeds, real=True, group=number * joined))
     if level != "full":
         return tuple(real)
     plain = resized(sizes, inputs, batch=1, odd=False)
     if any(item.floating for item in inputs):
-        shaped = [
-            Probe(name, _origin(inputs), _switched(_shaped(inputs, plain, make, seed + 100 + number), number))
-            for number, (name, make) in enumerate(_PATTERNS)
-        ]
+        shaped = []
+        for number, (name, make) in enumerate(_PATTERNS):
+            group = next(group for group, (first, _) in reversed(list(enumerate(_GROUPS))) if number >= first) * joined
+            chosen = resized(sizes, inputs, batch=1, odd=True) if joined and _GROUPS[group][1] else plain
+            feeds = _switched(_shaped(inputs, chosen, make, seed + 100 + number), number)
+            shaped.append(Probe(name, _origin(inputs), feeds, group=group))
     else:
         shaped = [
             Probe(f"{edge} integers", _origin(inputs), _edge(inputs, plain, edge)) for edge in ("lowest", "highest")
         ]
     return (*real, *shaped)
+
+
+_GROUPS = ((0, False), (0, False), (1, True), (3, False))
+"""What runs together: a draw, and the patterns from this one on to those of the next group; odd sizes or not."""
+
+
+def _in_rows(inputs: Sequence[Input]) -> bool:
+    """Whether every input has one row a sample, so that samples of several probes can stand in one batch."""
+    batches = batch_symbols(inputs)
+    first = {item.shape[0] if item.shape else None for item in inputs}
+    return len(batches) == 1 and first == set(batches) and any(item.floating for item in inputs)
 
 
 def jittered(feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:

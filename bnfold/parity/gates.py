@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ from bnfold.parity.margins import Decision, decision_behind
 from bnfold.parity.original_layers import LayerReader
 from bnfold.parity.reference import Reference, Scope
 from bnfold.parity.rewritten import Rewritten
+from bnfold.parity.rows import Bundle, alone, bundles
 from bnfold.parity.run import Session, run_node
 from bnfold.parity.search import Search
 from bnfold.parity.sides import Side, compare
@@ -160,42 +162,26 @@ def _verify(task: _Task) -> Parity:
         name: decision_behind(unfolded, name, elements.floating) for name in outputs if not elements.floating(name)
     }
     stand, sizes, tried = _prepared(task, elements, decisions)
-    probes = draw_probes(stand.inputs, sizes, level=task.level, seed=task.seed, given=task.given, batches=task.batches)
+    probes = draw_probes(
+        stand.inputs,
+        sizes,
+        level=task.level,
+        seed=task.seed,
+        given=task.given,
+        batches=task.batches,
+        together=not stand.decisive,
+    )
     chosen_by = {name: stand.decisions.leads_to(name, outputs) for name in stand.decisions.floats}
     followed = {name: output for name, output in chosen_by.items() if output is not None and name in stand.shared}
     folding = Side("folded", outputs, decisions, class_axes(unfolded), followed)
     translation = Side("original", outputs if original else (), decisions, class_axes(unfolded))
-    rewritten = Rewritten(task.folded, () if task.apart else outputs, decisions)
+    rewritten = Rewritten(task.folded, outputs if task.level == "full" and not task.apart else (), decisions)
     figures = None if task.metric is None else Figures(task.metric)
-    records, amplified, checks = [], math.nan, list[RegionCheck]()
-    growth: dict[str, float] = {}
-    once: Mapping[str, Array] = {}
-    looked = False
-    for number, probe in enumerate(probes):
-        task.tell("running probes", number, len(probes))
-        records.append(_record(probe, used=False))
-        run = stand.baseline(probe.name, probe.feeds, base=None if number or task.given or task.batches else tried)
-        if run is None:
-            continue  # sizes that the model does not take
-        if not looked and says_something(probe.feeds):
-            looked = True
-            amplified, growth = amplification(stand, probe, run, quick=task.level != "full")
-            checks = _check_regions(stand, task, elements)
-            stand.lost = any(check.verdict is Verdict.FAIL for check in checks)
-            folding.back(checks)
-        records[-1] = _record(probe, used=True)
-        run = replace(run, amplification=growth)
-        returned = compare(stand, probe, run, folding, stand.folded_run)
-        once = once if once or not says_something(probe.feeds) else returned
-        answered: Mapping[str, Array] = {}
-        if original is not None:
-            answered = compare(stand, probe, run, translation, stand.original_run, refusal=lambda: stand.refusal)
-        rewritten.add(stand, probe, run, checks)
-        if figures is not None and (number < len(task.given) if task.given else probe.real):
-            sides = {"reference": run.reference, "unfolded": run.unfolded, "candidate": returned}
-            sides = {**sides, "original": answered} if answered else sides
-            told = {side: {name: got[name] for name in outputs if name in got} for side, got in sides.items()}
-            figures.add(probe.feeds, number, told)
+    trials = _Trials(task, stand, elements, outputs, probes, folding, translation, rewritten, figures)
+    records = trials.records
+    for bundle in trials.bundles():
+        trials.run(bundle, tried)
+    checks = trials.checks
     if not any(record.used for record in records):
         raise UnsupportedOpError(
             "the unfolded model runs on none of the probes", hint="Verify with arrays of your own."
@@ -210,7 +196,7 @@ def _verify(task: _Task) -> Parity:
         probes=probes,
         records=records,
         compared=compared,
-        once=once,
+        once=trials.once,
     )
     used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
     wrong = not stand.lost and any(side.wrong()[0] for side in (folding, translation))
@@ -225,10 +211,86 @@ def _verify(task: _Task) -> Parity:
         measured=measured,
         laws=laws,
         suspect=_search(task, stand, elements, used).suspect(folding, translation) if wrong else None,
-        amplification=amplified,
+        amplification=trials.amplified,
         probes=tuple(records),
         engines=(stand.unfolded.engine, stand.folded.engine),
     )
+
+
+@dataclass(slots=True)
+class _Trials:
+    """What comes of the probes, one after the other."""
+
+    task: _Task
+    stand: Stand
+    elements: _Elements
+    outputs: tuple[str, ...]
+    probes: tuple[Probe, ...]
+    folding: Side
+    translation: Side
+    rewritten: Rewritten
+    figures: Figures | None
+    records: list[ProbeRecord] = field(init=False)
+    checks: list[RegionCheck] = field(default_factory=list)
+    once: Mapping[str, Array] = field(default_factory=dict)
+    """What the folded model returned on the first probe that says something."""
+    amplified: float = math.nan
+    growth: dict[str, float] = field(default_factory=dict)
+    looked: bool = False
+    pending: list[Bundle] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Note that nothing has run."""
+        self.records = [_record(probe, used=False) for probe in self.probes]
+
+    def bundles(self) -> Iterator[Bundle]:
+        """Yield what runs together; after the first run it is known how much memory a batch takes."""
+        every = list(enumerate(self.probes))
+        yield alone(*every[0])
+        self.pending = bundles(every[1:], self.stand.reference.largest)
+        while self.pending:
+            yield self.pending.pop(0)
+
+    def run(self, bundle: Bundle, tried: Mapping[str, Array] | None) -> None:
+        """Run everything on some probes, and compare.
+
+        Args:
+            bundle: The probes.
+            tried: What the unfolded model has returned on the first one, if it was drawn.
+        """
+        task, stand, number = self.task, self.stand, bundle.numbers[0]
+        task.tell("running probes", number, len(self.probes))
+        base = None if number or task.given or task.batches else tried
+        also = self.rewritten.ahead if self.rewritten.asks(bundle) else None
+        run = stand.baseline(bundle.name, bundle.feeds, base=base, also=also)
+        if bundle.count and (run is None or not bundle.divides(run, self.outputs)):
+            self.pending = [*bundle.apart(), *self.pending]
+            return
+        if run is None:
+            return  # sizes that the model does not take
+        if not self.looked and says_something(bundle.feeds):
+            self.looked = True
+            self.amplified, self.growth = amplification(stand, bundle.probes[0], run, quick=task.level != "full")
+            self.checks = _check_regions(stand, task, self.elements)
+            stand.lost = any(check.verdict is Verdict.FAIL for check in self.checks)
+            self.folding.back(self.checks)
+        run = replace(run, amplification=self.growth)
+        returned = compare(stand, bundle, run, self.folding, stand.folded_run)
+        if not self.once and says_something(bundle.feeds):
+            self.once = returned[0]
+        answered: Sequence[Mapping[str, Array]] = ()
+        if task.original is not None:
+            refused = partial(getattr, stand, "refusal")
+            answered = compare(stand, bundle, run, self.translation, stand.original_run, refusal=refused)
+        self.rewritten.add(stand, bundle, run, self.checks)
+        for place, (number, probe) in enumerate(zip(bundle.numbers, bundle.probes, strict=True)):
+            self.records[number] = _record(probe, used=True, rows=bundle.count)
+            if self.figures is not None and (number < len(task.given) if task.given else probe.real):
+                row = bundle.row(run, place)
+                sides = {"reference": row.reference, "unfolded": row.unfolded, "candidate": returned[place]}
+                sides = {**sides, "original": answered[place]} if answered and answered[place] else sides
+                told = {side: {name: got[name] for name in self.outputs if name in got} for side, got in sides.items()}
+                self.figures.add(probe.feeds, number, told)
 
 
 def _search(task: _Task, stand: Stand, elements: _Elements, used: Sequence[Probe]) -> Search:
@@ -295,9 +357,9 @@ def _folded_session(folded: ModelProto, also: Sequence[str]) -> Session:
         raise ParityError(f"the folded model cannot be loaded: {error}", hint="Report the model.") from error
 
 
-def _record(probe: Probe, *, used: bool) -> ProbeRecord:
+def _record(probe: Probe, *, used: bool, rows: int = 0) -> ProbeRecord:
     shapes = tuple((name, tuple(value.shape)) for name, value in probe.feeds.items())
-    return ProbeRecord(probe.name, probe.origin, shapes, used)
+    return ProbeRecord(probe.name, probe.origin, shapes, used, rows)
 
 
 def _check_regions(stand: Stand, task: _Task, elements: _Elements) -> list[RegionCheck]:

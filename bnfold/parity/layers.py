@@ -6,6 +6,7 @@ memory of a few of its values. The price is that the model runs several times wh
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -163,8 +164,8 @@ def _probe(unfolded: ModelProto, parity: Parity, seed: int, feeds: Sequence[Mapp
     if wanted is None:
         return None
     inputs = inputs_of(unfolded)
-    for sizes in sizes_to_try(inputs):
-        for probe in draw_probes(inputs, sizes, level=parity.level, seed=seed, given=feeds):
+    for sizes, together in itertools.product(sizes_to_try(inputs), (True, False)):
+        for probe in draw_probes(inputs, sizes, level=parity.level, seed=seed, given=feeds, together=together):
             shapes = tuple((name, tuple(value.shape)) for name, value in probe.feeds.items())
             if probe.name == wanted.name and shapes == wanted.shapes:
                 return probe

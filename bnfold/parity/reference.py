@@ -81,6 +81,7 @@ class Reference:
 
     Attributes:
         model: The model itself; it must not change while this lives.
+        largest: Bytes of the largest value that a node has computed so far.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Reference:
             beside: A reference of the model that this one was cut from: constants of the same name are shared.
         """
         self.model = model
+        self.largest = 0
         self._stored, self._foreign, self._disturbance = stored, foreign, disturbance
         self._strength = strength
         self._weights = frozenset(weights_of(model)) if disturbance is not None else frozenset()
@@ -228,13 +230,17 @@ class Reference:
                 ) from error
             if given:
                 results = results_given(step.node, inputs, results, forced)
-            for name, value in zip(step.node.output, results, strict=False):
-                if name:  # numpy makes a number of an array without axes
-                    frame.values[name] = np.asarray(value) if isinstance(value, np.generic) else value
-            results = value = None  # the frame alone holds them
+            self._keep(frame, step.node, results)
+            del results  # the frame alone holds what came
             for name in last.get(index, ()):
                 frame.values.pop(name, None)
         self._keep_captured(frame)
+
+    def _keep(self, frame: Frame, node: NodeProto, results: Sequence[Any]) -> None:
+        for name, value in zip(node.output, results, strict=False):
+            if name:  # numpy makes a number of an array without axes
+                frame.values[name] = np.asarray(value) if isinstance(value, np.generic) else value
+                self.largest = max(self.largest, getattr(value, "nbytes", 0))
 
     def _forced_here(self, scope: Scope) -> Mapping[str, Array]:
         """Return what is given in a graph, of a body in this turn of it."""

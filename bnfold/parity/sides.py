@@ -12,9 +12,9 @@ from bnfold.parity.verdict import Agreement, Comparison, RegionCheck, Verdict
 from bnfold.parity.whole import Ledger, Run
 
 if TYPE_CHECKING:
-    from bnfold.parity.feeds import Probe
     from bnfold.parity.kernels import Array
     from bnfold.parity.margins import Decision
+    from bnfold.parity.rows import Bundle
     from bnfold.parity.stand import Stand
 
 __all__ = ["Candidate", "Side", "compare"]
@@ -89,23 +89,27 @@ class Side:
 
 
 def compare(
-    stand: Stand, probe: Probe, run: Run, side: Side, candidate: Candidate, *, refusal: Callable[[], str] = lambda: ""
-) -> Mapping[str, Array]:
-    """Give one probe's outputs to the ledgers of one comparison; return the candidate's outputs.
+    stand: Stand, bundle: Bundle, run: Run, side: Side, candidate: Candidate, *, refusal: Callable[[], str] = lambda: ""
+) -> list[Mapping[str, Array]]:
+    """Give the outputs to the ledgers of one comparison, probe by probe; return the candidate's outputs by probe.
 
     Args:
         stand: Runs everything else.
-        probe: What is fed.
+        bundle: What is fed.
         run: What everything else returned.
         side: The ledgers.
         candidate: Who is judged.
         refusal: Says why the candidate did not run.
     """
-    value = candidate(probe.feeds)
+    feeds = bundle.feeds
+    value = candidate(feeds)
+    if value is None and bundle.count:  # it may be pickier about batches than its translation
+        apart = [(one, bundle.row(run, place)) for place, one in enumerate(bundle.apart())]
+        return [found for one, row in apart for found in compare(stand, one, row, side, candidate, refusal=refusal)]
     if value is None:
         for ledger in side.ledgers.values():
             ledger.doubt = refusal()
-        return {}
+        return [{}]
     fragile: list[frozenset[str]] = []
 
     def unseen(output: str) -> bool:
@@ -114,10 +118,10 @@ def compare(
         if not hidden:
             return False
         if not fragile:
-            fragile.append(stand.fragile(probe.feeds, run))
+            fragile.append(stand.fragile(feeds, run))
         return not fragile[0].isdisjoint(hidden)
 
-    behind = stand.behind(probe.feeds, value, dict(run.reference))
+    behind = stand.behind(feeds, value, dict(run.reference))
     run = replace(run, candidate=value, behind=behind, fragile=unseen)
     memory: dict[int, Run | None] = {}
 
@@ -125,17 +129,27 @@ def compare(
         if stand.lost:
             return None
         if look not in memory:
-            feeds = jittered(probe.feeds, 1000 + look)
-            drawn = stand.baseline(probe.name, feeds, look + 1, weights=True)
-            again = None if drawn is None else candidate(feeds)
+            moved = jittered(feeds, 1000 + look)
+            drawn = stand.baseline(bundle.name, moved, look + 1, weights=True)
+            again = None if drawn is None else candidate(moved)
             memory[look] = None
             if drawn is not None and again is not None:
-                chosen = stand.behind(feeds, again, dict(drawn.reference))
+                chosen = stand.behind(moved, again, dict(drawn.reference))
                 memory[look] = replace(drawn, candidate=again, amplification=run.amplification, behind=chosen)
         return memory[look]
 
+    def redrawn(place: int) -> Callable[[int], Run | None]:
+        return lambda look: None if (again := redraw(look)) is None else bundle.row(again, place)
+
+    for place in range(len(bundle.probes)):
+        _add(side, bundle.row(run, place), redrawn(place))
+    return [bundle.outputs(value, place) for place in range(len(bundle.probes))]
+
+
+def _add(side: Side, run: Run, redraw: Callable[[int], Run | None]) -> None:
+    """Give one probe's outputs to the ledgers."""
     for name, ledger in side.ledgers.items():
-        if name not in value:
+        if name not in run.candidate:
             ledger.doubt = "the original program does not return it"
             continue
         counted = ledger.probes
@@ -143,6 +157,5 @@ def compare(
         if name in side.choices and ledger.probes > counted:
             side.choices[name].add(run, ledger.allowed)
     for name, ledger in side.inner.items():
-        if name in value and name in run.unfolded:
+        if name in run.candidate and name in run.unfolded:
             ledger.add(run, redraw)
-    return value

@@ -90,6 +90,7 @@ class Stand:
         *,
         base: Mapping[str, Array] | None = None,
         weights: bool = False,
+        also: Callable[[Mapping[str, Array]], None] | None = None,
     ) -> Run | None:
         """Run everything that a candidate is compared with; None where the unfolded model does not take the probe.
 
@@ -100,6 +101,7 @@ class Stand:
             base: What the unfolded model returns, if it has run already.
             weights: Whether to see what rounding the weights does in any case. A fold rounds its weights once more,
                 which the unfolded model's own error does not show.
+            also: What else shall go on beside the reference's run.
         """
         try:
             if base is None and self.wanted is not None:
@@ -107,6 +109,8 @@ class Stand:
             with ThreadPoolExecutor(1) as lane:
                 beside = None if base is not None else lane.submit(self.unfolded.run, feeds)
                 self.ahead = (feeds, lane.submit(self.folded.run, feeds))
+                if also is not None:
+                    lane.submit(also, feeds)
                 truth, failure = None, None
                 try:
                     truth = self.truth(feeds)

@@ -164,12 +164,14 @@ class ProbeRecord:
         origin: Where its values come from, for example ``"an embedding of 30522 rows"``.
         shapes: The shape of every input.
         used: Whether the model accepted it.
+        rows: How many rows the batch had in which it was run beside others; 0 where it was run alone.
     """
 
     name: str
     origin: str
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     used: bool = True
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

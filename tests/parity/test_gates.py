@@ -101,7 +101,12 @@ def test_twelve_probes_are_fed_and_named() -> None:
         "1e-30",
     ]
     assert all(probe.used for probe in parity.probes)
-    assert {shapes[0][1] for shapes in (probe.shapes for probe in parity.probes)} >= {(1, 8, 32, 32), (3, 8, 35, 33)}
+    assert {(probe.shapes[0][1], probe.rows) for probe in parity.probes} == {
+        ((1, 8, 32, 32), 0),
+        ((1, 8, 32, 32), 2),
+        ((1, 8, 35, 33), 3),
+        ((1, 8, 32, 32), 7),
+    }
 
 
 def test_the_fast_level_still_catches_every_mistake() -> None:

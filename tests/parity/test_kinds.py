@@ -116,7 +116,7 @@ def test_classes_are_counted_alone_and_several_together() -> None:
         ("p", "top-1", "folded"),
         ("p", "top-5", "folded"),
     ]
-    assert all(row.agreed + row.explained == row.rows == 15 for row in parity.behaviour)
+    assert all(row.agreed + row.explained == row.rows == 12 for row in parity.behaviour)
 
 
 def test_a_choice_between_equals_may_go_either_way_and_is_counted() -> None:

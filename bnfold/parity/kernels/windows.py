@@ -124,11 +124,11 @@ def convolve(x: Array, weight: Array, grid: Grid, group: int) -> Array:
     for start, first in itertools.product(range(0, batch, samples), range(0, grid.out[0], rows)):
         stop, last = min(start + samples, batch), min(first + rows, grid.out[0])
         unrolled = _unrolled(x[start:stop], grid, first, last)
-        flat = unrolled.reshape(group, matrix.shape[2], -1)
+        pieces = unrolled.reshape(group, matrix.shape[2], -1)
         if samples == 1 and rows == grid.out[0]:
-            np.matmul(matrix, flat, out=result[start].reshape(group, outputs // group, -1))
+            np.matmul(matrix, pieces, out=result[start].reshape(group, outputs // group, -1))
             continue
-        product = np.matmul(matrix, flat).reshape(outputs, stop - start, last - first, *grid.out[1:])
+        product = np.matmul(matrix, pieces).reshape(outputs, stop - start, last - first, *grid.out[1:])
         result[start:stop, :, first:last] = product.swapaxes(0, 1)
     return result
 
