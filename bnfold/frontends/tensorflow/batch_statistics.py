@@ -176,7 +176,9 @@ def _variance(reading: Reading, root: str) -> Ref:
         node = net.nodes[ref[0]]
         inputs = data_inputs(node)
         statistics = [other for other in inputs if reading.kinds[other[0]] is Kind.STATISTIC]
-        if node.op in ("Add", "AddV2", "Maximum", "Relu") and len(statistics) == 1:
+        others = [reading.values.get(other) for other in inputs if other not in statistics]
+        epsilon = all(value is not None and value.size == 1 for value in others)
+        if node.op in ("Add", "AddV2", "Maximum", "Relu") and len(statistics) == 1 and epsilon:
             ref = statistics[0]
         elif (node.op in COPIES or node.op == "Cast") and reading.kinds[inputs[0][0]] is Kind.STATISTIC:
             ref = inputs[0]

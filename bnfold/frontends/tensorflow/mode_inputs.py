@@ -11,6 +11,7 @@ import numpy as np
 
 from bnfold.errors import InferenceModeError, SignatureError
 from bnfold.frontends.loaded import ModeChange
+from bnfold.frontends.tensorflow.blends import weights
 from bnfold.frontends.tensorflow.dropout import random_nodes
 from bnfold.frontends.tensorflow.functions import BRANCHES
 from bnfold.frontends.tensorflow.guests import tensorflow
@@ -134,10 +135,10 @@ def _parsed(name: str, text: str, dtype: int) -> Value:
 def pin_switches(net: Net, outputs: Sequence[Ref], given: Switches, values: Mapping[str, Value]) -> Switches:
     """Find the mode inputs that outputs depend on, and the value of each that means inference.
 
-    A mode input is a scalar that, through logic and comparisons, decides a Switch, an If or a Select. Every value that
-    can make a difference is tried: the graph is pruned, and batch statistics and random numbers that are left are
-    counted. The value that leaves less is inference, whatever the input is called. Where all values leave the same, the
-    input is no mode input, unless its name says so.
+    A mode input is a scalar that, through logic and comparisons, decides a Switch, an If or a Select, or that weighs a
+    term of a sum. Every value that can make a difference is tried: the graph is pruned, and batch statistics and random
+    numbers that are left are counted. The value that leaves less is inference, whatever the input is called. Where all
+    values leave the same, the input is no mode input, unless it decides something and its name says so.
 
     Args:
         net: The graph, without calls of functions.
@@ -160,7 +161,7 @@ def pin_switches(net: Net, outputs: Sequence[Ref], given: Switches, values: Mapp
             trials = [_try(tried, outputs, pinned, name, value) for value in _values(current, node)]
             default = _default(current, node, values)
             chosen, proof = _chosen(node, [trial for trial in trials if trial.possible], default)
-            if chosen is None:
+            if chosen is None or (name not in _deciding_leaves(current) and len({trial.left for trial in trials}) == 1):
                 continue
             pinned[name, 0] = chosen
             if default is None or node.op == "PlaceholderWithDefault" or default.item() != chosen.item():
@@ -196,10 +197,29 @@ def deciders(net: Net) -> Iterator[list[str]]:
 
 
 def _candidates(net: Net) -> list[str]:
-    """Return the leaves of all predicates that nothing else decides, placeholders first, in the graph's order."""
-    found = dict.fromkeys(leaf for leaves in deciders(net) for leaf in leaves)
+    """Return what may be a mode, placeholders first, in the graph's order.
+
+    These are the leaves of all predicates that nothing else decides, and what is fed and weighs a term of a sum: it may
+    blend one mode with the other.
+    """
+    found = _deciding_leaves(net)
+    for weight in weights(net):
+        leaves = _leaves(net, weight) or []
+        if len(leaves) == 1 and _is_single(net.nodes[leaves[0]]):
+            found.setdefault(leaves[0])
     order = {"Placeholder": 0, "PlaceholderV2": 0, "PlaceholderWithDefault": 1}
     return sorted(found, key=lambda name: order.get(net.nodes[name].op, 2))
+
+
+def _deciding_leaves(net: Net) -> dict[str, None]:
+    return dict.fromkeys(leaf for leaves in deciders(net) for leaf in leaves)
+
+
+def _is_single(node: Any) -> bool:
+    """Return whether a node is a placeholder for one number or flag, by what it says itself."""
+    shape = attribute(node, "shape").shape
+    known = "shape" in node.attr and not shape.unknown_rank
+    return node.op in _PLACEHOLDERS and (known or dtype_of(node) == _BOOL or bool(_TRAINS.search(node.name)))
 
 
 def _leaves(net: Net, predicate: Ref) -> list[str] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.errors import InferenceModeError
+from bnfold.frontends.tensorflow.blends import without_zeros
 from bnfold.frontends.tensorflow.constants import values_of
 from bnfold.frontends.tensorflow.functions import BRANCHES, branch_of, spell_out
 from bnfold.frontends.tensorflow.net import (
@@ -35,8 +36,9 @@ def pruned(net: Net, outputs: Iterable[Ref], pinned: Mapping[Ref, Value]) -> Net
     """Return what some outputs need when some tensors have known values.
 
     Pinned tensors become constants. A Switch whose predicate is known lets one side live; a Merge with one living input
-    is that input; an If is the branch that runs. Updates of variables that the outputs only wait for are left out:
-    a network in inference mode updates nothing. All nodes that stay keep their names, and so do the outputs.
+    is that input; an If is the branch that runs; what is multiplied by 0 goes where it is added. Updates of variables
+    that the outputs only wait for are left out: a network in inference mode updates nothing. All nodes that stay keep
+    their names, and so do the outputs.
 
     Raises:
         InferenceModeError: If an output lies in a branch that never runs.
@@ -105,7 +107,8 @@ def _one_round(net: Net, outputs: list[Ref]) -> tuple[Net, bool]:
     dead_nodes: set[str] = set()
     aliases: dict[Ref, Ref] = {}
     added = net.copy()
-    for name in net.sorted():
+    order = net.sorted()
+    for name in order:
         node = net.nodes[name]
         inputs = data_inputs(node)
         if node.op in MERGES:
@@ -136,15 +139,21 @@ def _one_round(net: Net, outputs: list[Ref]) -> tuple[Net, bool]:
             if alias is not None:
                 aliases[name, 0] = alias
                 again = True
+    _demand_living(outputs, dead, dead_nodes)
+    if not again:
+        aliases = without_zeros(net, order, values)
+    if not aliases and not again:
+        return net, False
+    return _applied(added, outputs, aliases, dead_nodes), True
+
+
+def _demand_living(outputs: list[Ref], dead: set[Ref], dead_nodes: set[str]) -> None:
     for name, port in outputs:
         if name in dead_nodes or (name, port) in dead:
             raise InferenceModeError(
                 f"the output {name}:{port} is only computed in training mode",
                 hint="Name an output that the network computes in inference mode, for example: --outputs logits:0",
             )
-    if not again:
-        return net, False
-    return _applied(added, outputs, aliases, dead_nodes), True
 
 
 def _join(net: Net, node: Any, living: list[Ref], aliases: dict[Ref, Ref]) -> None:

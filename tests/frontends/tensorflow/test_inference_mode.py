@@ -148,6 +148,38 @@ def by_select() -> list[Any]:
     ]
 
 
+def _blended(train: Any) -> list[Any]:
+    x = given_x()
+    beta, gamma = beta_gamma(6, tf().float32)
+    mean = v1().get_variable("moving_mean", [6])
+    variance = v1().get_variable("moving_variance", [6])
+    m, v = tf().nn.moments(x, [0])
+    mean, variance = train * m + (1.0 - train) * mean, variance + train * (v - variance)
+    return [dense(tf().nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3), 3, "out")]
+
+
+def by_weight() -> list[Any]:
+    """No branch: a number blends the statistics of the batch with the moving ones."""
+    return _blended(v1().placeholder("float32", [], name="phase"))
+
+
+def by_cast_weight() -> list[Any]:
+    return _blended(tf().cast(v1().placeholder_with_default(ON, [], name="learning"), "float32"))
+
+
+def weighted_noise() -> list[Any]:
+    size = v1().placeholder("float32", [], name="noise")
+    x = given_x()
+    return [dense(x + v1().random_normal(tf().shape(x), stddev=size), 3, "out")]
+
+
+def a_weight() -> list[Any]:
+    """A number that weighs the same in both modes is an input, not a mode."""
+    alpha = v1().placeholder("float32", [], name="alpha")
+    x = given_x()
+    return [dense(alpha * dense(x, 5, "one") + (1.0 - alpha) * dense(x, 5, "two"), 3, "out")]
+
+
 def layer_norm() -> list[Any]:
     x = given_x()
     m, v = tf().nn.moments(x, [-1], keepdims=True)
@@ -229,6 +261,10 @@ SWITCHED = [
     Case(nested, {"train:0": False}, changed=("train", "with_average")),
     Case(two_flags, {"bn_train:0": False, "use_noise:0": False}, changed=("bn_train", "use_noise")),
     Case(by_select, {"train:0": False}, changed=("train",)),
+    Case(by_weight, {"phase:0": 0.0}, changed=("phase",)),
+    Case(by_cast_weight, {"learning:0": False}, changed=("learning",)),
+    Case(weighted_noise, {"noise:0": 0.0}, changed=("noise",)),
+    Case(a_weight, extra={"alpha:0": np.array(0.3, np.float32)}),
     Case(layer_norm),
     Case(keep_prob, {"keep_prob:0": 1.0}, changed=("keep_prob",)),
     Case(drop_rate, {"drop_rate:0": 0.0}, changed=("drop_rate",)),
