@@ -37,6 +37,9 @@ _CARRY = _REDUCTIONS | {
     "Transpose",
     "Unsqueeze",
 }
+_ALONE = frozenset({"Abs", "Cast", "Clip", "Identity", "Neg", "Relu"})
+"""Operations that leave the axes of their one input alone."""
+
 _BRANCHES = ("then_branch", "else_branch")
 _ROOTS = (0.5, -0.5)
 _NAMED = 5
@@ -118,7 +121,7 @@ def _listed(node: NodeProto) -> tuple[int, ...]:
 
 
 def _reduces_batch(program: Program, view: GraphView, node: NodeProto) -> bool:
-    if not _varies(program, view, node.input[0]):
+    if not _varies(program, view, node.input[0]) or _is_of_one_sample(program, view, node.input[0]):
         return False
     axes = _listed(node)
     if len(node.input) > 1 and node.input[1]:
@@ -150,6 +153,51 @@ def _varies(program: Program, view: GraphView, name: str) -> bool:
         elif not program.initialized(home, name):
             return True
     return False
+
+
+def _is_of_one_sample(program: Program, view: GraphView, name: str) -> bool:
+    """Say whether a value is computed from a single sample, which a loop over the batch took out of an input."""
+    pending, seen, taken = [(view, name)], set[tuple[object, str]](), False
+    while pending:
+        view, name = pending.pop()
+        home = program.home(view, name)
+        if home is None:
+            return False
+        if (home.path, name) in seen or program.initialized(home, name):
+            continue
+        seen.add((home.path, name))
+        if name not in home.producers:
+            return False
+        node = home.graph.node[home.producers[name]]
+        if _takes_sample(program, home, node):
+            taken = True
+        elif standard(node) == "Constant":
+            continue
+        elif standard(node) in _CARRY - {"Expand", "Flatten", "Reshape"}:
+            pending += [(home, read) for read in node.input if read]
+        else:
+            return False
+    return taken
+
+
+def _takes_sample(program: Program, view: GraphView, node: NodeProto) -> bool:
+    """Say whether a node takes one element along the first axis of an input of the model, and leaves that axis out."""
+    if standard(node) != "Gather" or any(attribute.name == "axis" and attribute.i for attribute in node.attribute):
+        return False
+    index = program.typed_views[view.path].shape(node.input[1])
+    if index != ():
+        return False
+    name = node.input[0]
+    while True:
+        home = program.home(view, name)
+        if home is None or program.initialized(home, name):
+            return False
+        if name not in home.producers:
+            return home.path == ()
+        producer = home.graph.node[home.producers[name]]
+        if standard(producer) not in _ALONE:
+            return False
+        view, name = home, producer.input[0]
 
 
 def _over_batch(program: Program, view: GraphView, node: NodeProto, axes: tuple[int, ...]) -> bool:

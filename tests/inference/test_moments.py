@@ -150,3 +150,36 @@ def test_an_axis_that_cannot_be_the_batch_is_not_taken_for_it() -> None:
 def test_statistics_that_influence_nothing_are_removed() -> None:
     result, changes = to_inference_mode(parsed(graph(normalised("[0, 2]", "s = Sqrt(ve)\n y = Neg(x)"))))
     assert ([node.op_type for node in result.graph.node], changes) == (["Neg"], ())
+
+
+def _looped(before: str) -> str:
+    """A loop that standardises what it takes along the first axis of a value, one element after the other."""
+    return f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N,3,4] x) => (float[K,L,4] y)
+        <float e = {{0.001}}, int64 zero = {{0}}, bool yes = {{1}}, int64[1] a0 = {{0}}> {{
+            {before}
+            sizes = Shape(t)
+            count = Gather(sizes, zero)
+            y = Loop(count, yes) <body = b (int64 i, bool c) => (bool more, float[L,4] n) {{
+                more = Identity(c)
+                one = Gather(t, i)
+                m = ReduceMean<axes=[0, 1]>(one)
+                d = Sub(one, m)
+                q = Mul(d, d)
+                [variance] v = ReduceMean<axes=[0, 1]>(q)
+                ve = Add(v, e)
+                s = Sqrt(ve)
+                n = Div(d, s) }}> }}"""
+
+
+def test_a_loop_over_samples_may_standardise_each() -> None:
+    text = _looped("t = Cast<to=1>(x)")
+    assert not depends_on_the_batch(text)
+    kept(text)
+
+
+def test_a_loop_over_another_axis_has_the_batch_in_each_turn() -> None:
+    text = _looped("t = Transpose<perm=[1, 0, 2]>(x)")
+    x = np.random.default_rng(3).normal(size=(5, 3, 4)).astype(np.float32)
+    assert not np.allclose(run(parsed(text), x=x)[0][:, :1], run(parsed(text), x=x[:1])[0], atol=1e-4)
+    with pytest.raises(InferenceModeError, match=r": 'variance'$"):
+        to_inference_mode(parsed(text))
