@@ -15,6 +15,7 @@ from bnfold.rules.branches import Grid, add_convolution, add_diagonal, grid_of
 if TYPE_CHECKING:
     from bnfold.affine.per_channel import Float64Array
     from bnfold.fold.draft import Draft
+    from bnfold.fold.step import Branch
     from bnfold.fold.taken import Taken
     from bnfold.graph.view import NodeView
 
@@ -33,35 +34,42 @@ def joined(draft: Draft, index: int, host: Linear, taken: Taken) -> Linear | Ref
     if taken.chain is not None:
         return linked(draft, index, host, taken.chain)
     assert taken.branch is not None
-    node, sign = draft.view.node(index), taken.branch.sign
+    both = _with_branch(draft, index, host, taken, taken.branch)
+    if isinstance(both, Refusal) or not taken.branch.turns:
+        return both
+    return replace(both, weight=-both.weight, bias=-both.bias)
+
+
+def _with_branch(draft: Draft, index: int, host: Linear, taken: Taken, beside: Branch) -> Linear | Refusal:
+    node, sign = draft.view.node(index), beside.sign
     grid = grid_of(host, host.weight.shape[2:])
     if isinstance(grid, str):
         return Refusal(Reason.OTHER_GRID, f"{node.name}: {grid}")
     rank = host.weight.ndim - 2
     (groups,) = host.ints("group")
     channels = host.weight.shape[1] * groups
-    if taken.branch.node is None:
+    if beside.node is None:
         return add_diagonal(host, grid, np.full(channels, sign), np.zeros(channels), Grid.point(rank))
     if taken.own is not None:
         affine = taken.own.along(1, channels) if taken.own.rank == rank + 2 else None
         if affine is None:
             return Refusal(Reason.WRONG_AXIS, f"the branch beside {node.name} varies along another axis")
         scale, shift = sign * affine.scale, sign * affine.shift
-        if taken.branch.pool is not None:
-            return _with_pool(host, grid, draft.view.node(taken.branch.pool), scale, shift)
+        if beside.pool is not None:
+            return _with_pool(host, grid, draft.view.node(beside.pool), scale, shift)
         return add_diagonal(host, grid, scale, shift, Grid.point(rank))
-    beside = draft.view.node(taken.branch.node)
-    if beside.op_type == "AveragePool":
-        return _with_pool(host, grid, beside, np.full(channels, sign), np.zeros(channels))
-    form = taken.absorber.form(beside)
-    branch = draft.linear(taken.branch.node, form) if isinstance(form, Form) else form
+    layer = draft.view.node(beside.node)
+    if layer.op_type == "AveragePool":
+        return _with_pool(host, grid, layer, np.full(channels, sign), np.zeros(channels))
+    form = taken.absorber.form(layer)
+    branch = draft.linear(beside.node, form) if isinstance(form, Form) else form
     if isinstance(branch, Refusal):
         return branch
     if branch.weight.ndim != host.weight.ndim:
-        return Refusal(Reason.OTHER_GRID, f"{beside.name} has another number of axes")
+        return Refusal(Reason.OTHER_GRID, f"{layer.name} has another number of axes")
     branch_grid = grid_of(branch, branch.weight.shape[2:])
     if isinstance(branch_grid, str):
-        return Refusal(Reason.OTHER_GRID, f"{beside.name}: {branch_grid}")
+        return Refusal(Reason.OTHER_GRID, f"{layer.name}: {branch_grid}")
     return add_convolution(host, grid, branch, branch_grid, sign)
 
 

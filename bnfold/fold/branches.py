@@ -169,18 +169,19 @@ def _try(draft: Draft, host: _Term, term: _Term) -> Joint | Refusal:
     assert host.node is not None
     wiring, node = draft.wiring, draft.view.node(host.node)
     inputs = [name for name in wiring.reads(term.total) if name]
-    stays = None
+    stays, turns = None, False
     if len(inputs) == 2:
         stays = 1 - term.position
         if draft.constants.get(term.total):
             return Refusal(Reason.NO_GAIN, f"{draft.name(term.total)} adds a constant that a map has changed")
-        if draft.op_type(term.total) == "Sub" and stays == 1:
+        turns = draft.op_type(term.total) == "Sub" and stays == 1
+        if turns and (host.total, host.position) != (term.total, 1):
             return Refusal(Reason.NO_GAIN, f"a change of sign would take the place of {draft.name(term.total)}")
     elif len(inputs) < 2 or draft.op_type(term.total) != "Sum":
         return Refusal(Reason.NO_RULE, f"{draft.name(term.total)} is no sum of two")
     # Where the rest of the sum holds the convolution, that rest becomes the sum.
     renames = term.total in host.sums
-    branch = Branch(term.node, term.pool, term.total, term.position, stays, renames, host.sign * term.sign)
+    branch = Branch(term.node, term.pool, term.total, term.position, stays, renames, host.sign * term.sign, turns)
     absorber = draft.rules.absorbers["Conv", Side.OUTPUT]
     form = absorber.form(node)
     if isinstance(form, Refusal):

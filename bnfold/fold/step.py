@@ -34,6 +34,7 @@ class Branch:
         stays: Which other input takes the sum's place, where only that is left; None where more are left.
         renames: Whether that other input takes over the name of the sum.
         sign: With which sign the branch counts.
+        turns: Whether the convolution changes its own sign then, because it is what was taken away.
     """
 
     node: int | None
@@ -43,6 +44,7 @@ class Branch:
     stays: int | None
     renames: bool
     sign: float
+    turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,7 +246,30 @@ CASES: Cases = {
     "RepVGG whose branches are subtracted": Case(
         "x[1,4,6,6] | W[4,4,3,3] V[4,4,1,1] | h = Conv<pads=[1,1,1,1]>(x, W) a = BN4(h) g = Conv(x, V) b = "
         "BN4(g) i = BN4(x) s = Sub(a, b) y = Sub(i, s)",
-        f"Conv {BN} Sub",
+        "Conv",
+    ),
+    "RepVGG, one convolution of which is taken away from the identity": Case(
+        "x[1,4,6,6] | W[4,4,3,3] | h = Conv<pads=[1,1,1,1]>(x, W) a = BN4(h) i = BN4(x) t = Sub(i, a) y = Relu(t)",
+        "Conv Relu",
+    ),
+    "a convolution taken away from a value, and both from another one": Case(
+        "x[1,4,6,6] u[1,4,6,6] | W[4,4,3,3] c[4] | h = Conv<pads=[1,1,1,1]>(x, W, c) i = BN4(x) s = Sub(i, h) "
+        "y = Sub(u, s)",
+        "Conv Sub | Conv Add",
+    ),
+    "a convolution taken away from the pooled value, in front of a batch norm": Case(
+        "x[1,4,6,6] | W[4,4,3,3] | h = Conv(x, W) p = AveragePool<kernel_shape=[3,3]>(x) s = Sub(p, h) y = BN4(s)",
+        "Conv",
+    ),
+    "a sum of two convolutions of two values taken away from the identity": Case(
+        "x[1,4,6,6] u[1,4,6,6] | W[4,4,1,1] V[4,4,1,1] | h = Conv(x, W) g = Conv(u, V) s = Add(h, g) i = BN4(x) "
+        "y = Sub(i, s)",
+        f"Conv Conv Add {BN} Sub",
+        ("model-output",),
+    ),
+    "a convolution that is read twice, taken away from the identity": Case(
+        "x[1,4,6,6] -> y z | W[4,4,1,1] | h = Conv(x, W) i = BN4(x) y = Sub(i, h) z = Relu(h)",
+        f"Conv Relu {BN} Sub",
         ("model-output",),
     ),
     "RepVGG with an uneven padding": Case(
