@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.affine import Field
+from bnfold.fold.dead_channels import constant_behind, without_dead
 from bnfold.fold.patterns import is_known_product
 from bnfold.fold.stage import Stage, worth_it
 from bnfold.fold.storable import storable_shift
@@ -45,34 +46,47 @@ def toward_consumers(draft: Draft, index: int, stage: Stage) -> Route | Refusal:
     if stage.max_form:
         return Refusal(Reason.NO_RULE, f"{draft.name(index)} has no node in front that could change its form")
     scale, shift = affine.field.scale_only(), affine.field.shift_only()
-    rest = None
+    rest: Field | None = None
+    value = draft.wiring.outputs[index][0]
+    behind: Mapping[str, Field] = {}
     if stage.scale_only:
-        if not (draft.op_type(index) == BATCH_NORM and scale.has_scale and shift.has_shift):
-            return Refusal(Reason.NO_GAIN, f"{draft.name(index)} is no more than an Add")
-        shift_first = affine.field.shift_in_front()
-        if shift_first is None:
-            return Refusal(Reason.NO_RULE, f"{draft.name(index)} multiplies some channel by zero")
-        rest = Field.of(np.ones_like(shift_first), shift_first)
-        refusal = storable_shift(draft, index, rest)
-        if refusal is not None:
-            return refusal
+        left = _left_in_front(draft, index, affine.field)
+        if isinstance(left, Refusal):
+            return left
+        rest, behind = left
     parts = [part for part, there in ((shift, shift.has_shift), (scale, scale.has_scale)) if there]
     if stage.scale_only:
         parts = [scale]
     trail = Trail()
     uniform = draft.op_type(index) != BATCH_NORM and not affine.field.axes()
-    value = draft.wiring.outputs[index][0]
     if not draft.wiring.uses_of(value) and value not in draft.wiring.captured:
         return Refusal(Reason.EDGE, f"no layer reads {value}")
-    for part in parts or [scale]:
-        found = ForwardWalk(draft, trail, uniform).follow(value, part)
+    for start, part in (*behind.items(), *((value, part) for part in parts or [scale])):
+        found = ForwardWalk(draft, trail, uniform).follow(start, part)
         refusal = found if isinstance(found, Refusal) else trail.join(found, again=True)
         if refusal is not None:
             return refusal
     steps = settle(draft, trail, Side.INPUT)
     if isinstance(steps, Refusal):
         return steps
+    if rest is not None and not rest.has_shift:  # only constant channels have one, and it is behind
+        rest = None
     return worth_it(draft, index, Route(steps, trail.passed(), rest), stage)
+
+
+def _left_in_front(draft: Draft, index: int, field: Field) -> tuple[Field, Mapping[str, Field]] | Refusal:
+    """Return what stays of a batch norm as an Add, and what its constant channels are behind the readers of it."""
+    if not (draft.op_type(index) == BATCH_NORM and field.has_scale and field.has_shift):
+        return Refusal(Reason.NO_GAIN, f"{draft.name(index)} is no more than an Add")
+    behind = constant_behind(draft, draft.wiring.outputs[index][0], field)
+    if isinstance(behind, Refusal):
+        return behind
+    shift = without_dead(field).shift_in_front()
+    if shift is None:
+        return Refusal(Reason.NO_RULE, f"{draft.name(index)} multiplies some channel by nearly zero")
+    rest = Field.of(np.ones_like(shift), shift)
+    refusal = storable_shift(draft, index, rest)
+    return (rest, behind) if refusal is None else refusal
 
 
 @dataclass(frozen=True, slots=True)

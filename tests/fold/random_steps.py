@@ -69,11 +69,11 @@ Step = Callable[[Net, Value], list[Value]]
 
 def batch_norm(b: Net, x: Value) -> list[Value]:
     c = x.shape[1]
-    kind = b.pick("both", "both", "positive", "positive", "zero", "one", "no shift")
+    kind = b.pick("both", "both", "positive", "positive", "zero", "dead", "one", "no shift")
     gamma = b.rng.uniform(0.3, 2.0, c)
     if kind in {"both", "zero", "no shift"}:
         gamma *= b.rng.choice([-1.0, 1.0], c)
-    if kind == "zero":
+    if kind in {"zero", "dead"}:  # a dead channel stands among positive ones, which pass an activation
         gamma[b.rng.integers(c)] = 0.0
     rows = [gamma, b.rng.normal(size=c), b.rng.normal(size=c), b.rng.uniform(0.1, 3.0, c)]
     if kind == "one":

@@ -118,6 +118,62 @@ CASES: Cases = {
     "a quotient of integers": Case(
         "int32:x[2,3] -> int32:y | int32:c[]=3 int32:d[]=2 | h = Div(x, c) y = Mul(h, d)", "Div Mul"
     ),
+    "a scale of zero in front of a Relu": Case(
+        "x[1,3,6,6] | W[4,3,3,3] g[3]={0,0.5,2} o[3]={1,2,3} m[3] var[3] | n = BatchNormalization(x, g, o, m, var) "
+        "r = Relu(n) y = Conv(r, W)",
+        "Add Relu Conv",
+    ),
+    "a scale of zero in front of a Relu that stops its shift, in front of pads": Case(
+        "x[1,3,6,6] | W[4,3,3,3] g[3]={0,0.5,2} o[3]={-1,2,3} m[3] var[3] | n = BatchNormalization(x, g, o, m, var) "
+        "r = Relu(n) y = Conv<pads=[1,1,1,1]>(r, W)",
+        "Add Relu Conv",
+    ),
+    "a scale of zero in front of a Relu, and then of pads": Case(
+        "x[1,3,6,6] | W[4,3,3,3] g[3]={0,0.5,2} o[3]={1,2,3} m[3] var[3] | n = BatchNormalization(x, g, o, m, var) "
+        "r = Relu(n) y = Conv<pads=[1,1,1,1]>(r, W)",
+        f"{BN} Relu Conv",
+        ("no-rule",),
+    ),
+    "scales of zero alone in front of a LeakyRelu": Case(
+        "x[1,3,6,6] | W[4,3,3,3] g[3]={0,0,0} o[3]={-1,2,3} m[3] var[3] | n = BatchNormalization(x, g, o, m, var) "
+        "r = LeakyRelu<alpha=0.25>(n) y = Conv(r, W)",
+        "LeakyRelu Conv",
+    ),
+    "a scale of zero in front of two readers that differ": Case(
+        "x[1,3,6,6] -> y z | W[4,3,3,3] V[3,3,1,1] g[3]={0,0.5,2} o[3]={-1,2,3} m[3] var[3] | "
+        "n = BatchNormalization(x, g, o, m, var) r = Relu(n) l = LeakyRelu(n) p = MaxPool<kernel_shape=[2,2]>(l) "
+        "y = Conv(r, W) z = Conv(p, V)",
+        "Add Relu LeakyRelu MaxPool Conv Conv",
+    ),
+    "a scale of zero in front of a Relu and of a sigmoid": Case(
+        "x[1,3,6,6] -> y z | W[4,3,3,3] g[3]={0,0.5,2} o[3]={-1,2,3} m[3] var[3] | "
+        "n = BatchNormalization(x, g, o, m, var) r = Relu(n) z = Sigmoid(n) y = Conv(r, W)",
+        f"{BN} Relu Sigmoid Conv",
+        ("no-rule",),
+    ),
+    "a scale of zero in front of a Relu and of a model's output": Case(
+        "x[1,3,6,6] -> y n | W[4,3,3,3] g[3]={0,0.5,2} o[3]={-1,2,3} m[3] var[3] | "
+        "n = BatchNormalization(x, g, o, m, var) r = Relu(n) y = Conv(r, W)",
+        f"{BN} Relu Conv",
+        ("model-output",),
+    ),
+    "a scale of zero in front of a Relu whose value is a model's output": Case(
+        "x[1,3,6,6] -> y r | W[4,3,3,3] g[3]={0,0.5,2} o[3]={1,2,3} m[3] var[3] | "
+        "n = BatchNormalization(x, g, o, m, var) r = Relu(n) y = Conv(r, W)",
+        f"{BN} Relu Conv",
+        ("no-rule",),
+    ),
+    "a scale of zero in front of an Abs and a dense layer": Case(
+        "x[2,3] | B[3,4] c[4] g[3]={0,-0.5,2} o[3]={-1,2,3} m[3] var[3] | n = BatchNormalization(x, g, o, m, var) "
+        "r = Abs(n) y = Gemm(r, B, c)",
+        "Add Abs Gemm",
+    ),
+    "a scale of zero and a negative one in front of a Relu": Case(
+        "x[2,3] | B[3,4] c[4] g[3]={0,-0.5,2} o[3]={-1,2,3} m[3] var[3] | n = BatchNormalization(x, g, o, m, var) "
+        "r = Relu(n) y = Gemm(r, B, c)",
+        f"{BN} Relu Gemm",
+        ("no-rule",),
+    ),
     "a scale of zero in front of a convolution": Case(
         "x[1,3,6,6] | W[4,3,3,3] b[4] | n = ZBN3(x) y = Conv(n, W, b)", "Conv"
     ),
