@@ -2,57 +2,51 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
-
-import numpy as np
-import numpy.typing as npt
-from onnx import ModelProto, TensorProto, helper
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bnfold.errors import BnfoldError, ParityError, UnsupportedOpError
 from bnfold.graph.region import Region
-from bnfold.graph.shapes import infer
 from bnfold.parity.behaviour import Figures, Metric, class_axes
-from bnfold.parity.decisions import FLOATS, decisions_of, opened, within
-from bnfold.parity.feeds import Probe, Sizes, draw_probes, jittered, turned
+from bnfold.parity.decisions import decisions_of, opened, within
+from bnfold.parity.feeds import Probe, Sizes, draw_probes
 from bnfold.parity.inputs import inputs_of
-from bnfold.parity.kernels import Array, computes_with
+from bnfold.parity.kernels import Array
 from bnfold.parity.lanes import LANES, halved
 from bnfold.parity.laws import batch_independence, determinism
-from bnfold.parity.local import check_region
 from bnfold.parity.localise import Inside
 from bnfold.parity.margins import Decision, decision_behind
 from bnfold.parity.original_layers import LayerReader
+from bnfold.parity.probing import Elements, LawRuns, Progress, Task, Trials
 from bnfold.parity.reference import Reference, Scope
 from bnfold.parity.rewritten import Rewritten
-from bnfold.parity.rows import Bundle, alone, bundles
 from bnfold.parity.run import Session, run_node
 from bnfold.parity.search import Search
-from bnfold.parity.sides import Side, compare
-from bnfold.parity.stand import Runner, Stand, says_something
+from bnfold.parity.sides import Side
+from bnfold.parity.stand import Runner, Stand
 from bnfold.parity.static import check_static
-from bnfold.parity.trials import accepted_sizes, amplification, in_common
+from bnfold.parity.trials import accepted_sizes, in_common
 from bnfold.parity.verdict import (
     Agreement,
     Comparison,
     Law,
     Measured,
     Parity,
-    ProbeRecord,
     RegionCheck,
     Verdict,
     worst_of,
 )
 from bnfold.parity.whole import rounding_model
 
-__all__ = ["Progress", "verify"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from onnx import ModelProto
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+__all__ = ["Progress", "verify"]
 
 
 def verify(
@@ -95,7 +89,7 @@ def verify(
         return Parity(Verdict.FAIL, level, static=static, seconds=time.perf_counter() - started)
     try:
         with halved():
-            task = _Task(
+            task = Task(
                 unfolded=unfolded,
                 folded=folded,
                 regions=tuple(regions),
@@ -119,44 +113,9 @@ def verify(
     return replace(parity, static=static, verdict=verdict, seconds=time.perf_counter() - started)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What ``verify`` was asked."""
-
-    unfolded: ModelProto
-    folded: ModelProto
-    regions: tuple[Region, ...]
-    original: Runner | None
-    inside: Inside | None
-    layers: LayerReader | None
-    level: str
-    seed: int
-    given: tuple[Mapping[str, Array], ...]
-    batches: tuple[int, ...]
-    metric: Metric | None
-    apart: bool
-    tell: Progress
-
-
-class _Elements:
-    """The element types of a model's values, in whatever graph they stand."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self._types = tuple(infer(model).values())
-
-    def of(self, name: str) -> int:
-        """Return the ``TensorProto`` number of a value's element type; 0 where nothing is known."""
-        known = (types.get(name) for types in self._types)
-        return next((item.element for item in known if item is not None and item.element), 0)
-
-    def floating(self, name: str) -> bool:
-        """Whether a value is known to be one of the floats that the reference computes with."""
-        return self.of(name) in FLOATS
-
-
-def _verify(task: _Task) -> Parity:
+def _verify(task: Task) -> Parity:
     unfolded, original = task.unfolded, task.original
-    elements = _Elements(unfolded)
+    elements = Elements(unfolded)
     outputs = tuple(value.name for value in unfolded.graph.output)
     decisions = {
         name: decision_behind(unfolded, name, elements.floating) for name in outputs if not elements.floating(name)
@@ -177,28 +136,31 @@ def _verify(task: _Task) -> Parity:
     translation = Side("original", outputs if original else (), decisions, class_axes(unfolded))
     rewritten = Rewritten(task.folded, outputs if task.level == "full" and not task.apart else (), decisions)
     figures = None if task.metric is None else Figures(task.metric)
-    trials = _Trials(task, stand, elements, outputs, probes, folding, translation, rewritten, figures)
-    records = trials.records
-    for bundle in trials.bundles():
-        trials.run(bundle, tried)
-    checks = trials.checks
-    if not any(record.used for record in records):
+    lanes = ThreadPoolExecutor(LANES)
+    try:
+        trials = Trials(task, stand, elements, outputs, probes, folding, translation, rewritten, figures, lanes)
+        for bundle in trials.bundles():
+            trials.run(bundle, tried)
+        trials.settle()
+        return _concluded(trials)
+    finally:
+        lanes.shutdown(cancel_futures=True)
+
+
+def _concluded(trials: Trials) -> Parity:
+    """Say what came of everything, and look for what is to blame."""
+    task, stand, elements = trials.task, trials.stand, trials.elements
+    folding, translation, checks = trials.folding, trials.translation, trials.checks
+    used = [probe for probe, record in zip(trials.probes, trials.records, strict=True) if record.used]
+    if not used:
         raise UnsupportedOpError(
             "the unfolded model runs on none of the probes", hint="Verify with arrays of your own."
         )
-    task.tell("running probes", len(probes), len(probes))
+    task.tell("running probes", len(trials.probes), len(trials.probes))
     compared, translated = folding.comparisons(), translation.comparisons()
     behaviour = (*folding.agreements(), *translation.agreements())
-    measured = () if figures is None else figures.results()
-    laws = _laws(
-        stand,
-        opened(task.folded, elements.floating),
-        probes=probes,
-        records=records,
-        compared=compared,
-        once=trials.once,
-    )
-    used = [probe for probe, record in zip(probes, records, strict=True) if record.used]
+    measured = () if trials.figures is None else trials.figures.results()
+    laws = _laws(trials, opened(task.folded, elements.floating), used[0].feeds, compared)
     wrong = not stand.lost and any(side.wrong()[0] for side in (folding, translation))
     return Parity(
         verdict=_overall(compared, translated, checks, laws, (*behaviour, *measured)),
@@ -206,94 +168,18 @@ def _verify(task: _Task) -> Parity:
         regions=tuple(checks),
         folding=compared,
         translation=translated,
-        rewritten=rewritten.comparisons(),
+        rewritten=trials.rewritten.comparisons(),
         behaviour=behaviour,
         measured=measured,
         laws=laws,
         suspect=_search(task, stand, elements, used).suspect(folding, translation) if wrong else None,
         amplification=trials.amplified,
-        probes=tuple(records),
+        probes=tuple(trials.records),
         engines=(stand.unfolded.engine, stand.folded.engine),
     )
 
 
-@dataclass(slots=True)
-class _Trials:
-    """What comes of the probes, one after the other."""
-
-    task: _Task
-    stand: Stand
-    elements: _Elements
-    outputs: tuple[str, ...]
-    probes: tuple[Probe, ...]
-    folding: Side
-    translation: Side
-    rewritten: Rewritten
-    figures: Figures | None
-    records: list[ProbeRecord] = field(init=False)
-    checks: list[RegionCheck] = field(default_factory=list)
-    once: Mapping[str, Array] = field(default_factory=dict)
-    """What the folded model returned on the first probe that says something."""
-    amplified: float = math.nan
-    growth: dict[str, float] = field(default_factory=dict)
-    looked: bool = False
-    pending: list[Bundle] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Note that nothing has run."""
-        self.records = [_record(probe, used=False) for probe in self.probes]
-
-    def bundles(self) -> Iterator[Bundle]:
-        """Yield what runs together; after the first run it is known how much memory a batch takes."""
-        every = list(enumerate(self.probes))
-        yield alone(*every[0])
-        self.pending = bundles(every[1:], self.stand.reference.largest)
-        while self.pending:
-            yield self.pending.pop(0)
-
-    def run(self, bundle: Bundle, tried: Mapping[str, Array] | None) -> None:
-        """Run everything on some probes, and compare.
-
-        Args:
-            bundle: The probes.
-            tried: What the unfolded model has returned on the first one, if it was drawn.
-        """
-        task, stand, number = self.task, self.stand, bundle.numbers[0]
-        task.tell("running probes", number, len(self.probes))
-        base = None if number or task.given or task.batches else tried
-        also = self.rewritten.ahead if self.rewritten.asks(bundle) else None
-        run = stand.baseline(bundle.name, bundle.feeds, base=base, also=also)
-        if bundle.count and (run is None or not bundle.divides(run, self.outputs)):
-            self.pending = [*bundle.apart(), *self.pending]
-            return
-        if run is None:
-            return  # sizes that the model does not take
-        if not self.looked and says_something(bundle.feeds):
-            self.looked = True
-            self.amplified, self.growth = amplification(stand, bundle.probes[0], run, quick=task.level != "full")
-            self.checks = _check_regions(stand, task, self.elements)
-            stand.lost = any(check.verdict is Verdict.FAIL for check in self.checks)
-            self.folding.back(self.checks)
-        run = replace(run, amplification=self.growth)
-        returned = compare(stand, bundle, run, self.folding, stand.folded_run)
-        if not self.once and says_something(bundle.feeds):
-            self.once = returned[0]
-        answered: Sequence[Mapping[str, Array]] = ()
-        if task.original is not None:
-            refused = partial(getattr, stand, "refusal")
-            answered = compare(stand, bundle, run, self.translation, stand.original_run, refusal=refused)
-        self.rewritten.add(stand, bundle, run, self.checks)
-        for place, (number, probe) in enumerate(zip(bundle.numbers, bundle.probes, strict=True)):
-            self.records[number] = _record(probe, used=True, rows=bundle.count)
-            if self.figures is not None and (number < len(task.given) if task.given else probe.real):
-                row = bundle.row(run, place)
-                sides = {"reference": row.reference, "unfolded": row.unfolded, "candidate": returned[place]}
-                sides = {**sides, "original": answered[place]} if answered and answered[place] else sides
-                told = {side: {name: got[name] for name in self.outputs if name in got} for side, got in sides.items()}
-                self.figures.add(probe.feeds, number, told)
-
-
-def _search(task: _Task, stand: Stand, elements: _Elements, used: Sequence[Probe]) -> Search:
+def _search(task: Task, stand: Stand, elements: Elements, used: Sequence[Probe]) -> Search:
     task.tell("looking for the fault", 0, 1)
     return Search(
         unfolded=task.unfolded,
@@ -308,7 +194,7 @@ def _search(task: _Task, stand: Stand, elements: _Elements, used: Sequence[Probe
 
 
 def _prepared(
-    task: _Task, elements: _Elements, decided: Mapping[str, Decision | None]
+    task: Task, elements: Elements, decided: Mapping[str, Decision | None]
 ) -> tuple[Stand, Sizes, Mapping[str, Array] | None]:
     """Return the programs, the sizes that they take, and what the unfolded one returned on them."""
     unfolded = opened(task.unfolded, elements.floating)
@@ -323,8 +209,8 @@ def _prepared(
 
 
 def _stand(
-    task: _Task,
-    elements: _Elements,
+    task: Task,
+    elements: Elements,
     decided: Mapping[str, Decision | None],
     unfolded: ModelProto,
     folded: ModelProto,
@@ -335,12 +221,13 @@ def _stand(
     fixed = [name for item in decided.values() if item is not None for name in item.fixed]
     inputs = inputs_of(unfolded)
     inner = tuple(dict.fromkeys([*computed, *decisions.floats, *decisions.chosen]))
+    session = Session(unfolded, also=inner)
     return Stand(
         inputs=in_common(inputs, inputs_of(folded)) if task.apart else inputs,
-        unfolded=Session(unfolded, also=inner),
+        unfolded=session,
         folded=_folded_session(folded, shared),
         original=task.original,
-        reference=Reference(unfolded, foreign=run_node),
+        reference=Reference(unfolded, foreign=run_node, arrays=session.weights),
         rounded=rounding_model(unfolded, folded),
         outputs=tuple(value.name for value in task.unfolded.graph.output),
         decisive=tuple(dict.fromkeys([*inner, *fixed])),
@@ -357,38 +244,6 @@ def _folded_session(folded: ModelProto, also: Sequence[str]) -> Session:
         raise ParityError(f"the folded model cannot be loaded: {error}", hint="Report the model.") from error
 
 
-def _record(probe: Probe, *, used: bool, rows: int = 0) -> ProbeRecord:
-    shapes = tuple((name, tuple(value.shape)) for name, value in probe.feeds.items())
-    return ProbeRecord(probe.name, probe.origin, shapes, used, rows)
-
-
-def _check_regions(stand: Stand, task: _Task, elements: _Elements) -> list[RegionCheck]:
-    def check(region: Region) -> RegionCheck:
-        values = [
-            {name: _stored(visit[name], elements.of(name)) for name in region.inputs}
-            for visit in stand.captured.get(region.scope, ())
-            if visit.keys() >= set(region.inputs)
-        ]
-        return check_region(
-            region,
-            task.unfolded,
-            task.folded,
-            values,
-            seed=task.seed,
-            level=task.level,
-            reference=stand.reference,
-        )
-
-    checks = list[RegionCheck]()
-    with ThreadPoolExecutor(LANES) as lanes:
-        for found in lanes.map(check, task.regions):
-            task.tell("checking folds", len(checks), len(task.regions))
-            checks.append(found)
-    task.tell("checking folds", len(task.regions), len(task.regions))
-    stand.captured = {}
-    return checks
-
-
 def _entering(regions: Sequence[Region]) -> dict[Scope, set[str]]:
     wanted: dict[Scope, set[str]] = {}
     for region in regions:
@@ -396,40 +251,25 @@ def _entering(regions: Sequence[Region]) -> dict[Scope, set[str]]:
     return wanted
 
 
-def _stored(value: Array, element: int) -> Array:
-    """Round a captured value to the type that the model stores it in."""
-    if not computes_with(value):
-        return value
-    with np.errstate(over="ignore", under="ignore"):
-        return value.astype(helper.tensor_dtype_to_np_dtype(element if element in FLOATS else TensorProto.FLOAT))
-
-
 def _laws(
-    stand: Stand,
-    folded: ModelProto,
-    *,
-    probes: Sequence[Probe],
-    records: Sequence[ProbeRecord],
-    compared: Sequence[Comparison],
-    once: Mapping[str, Array],
+    trials: Trials, folded: ModelProto, first: Mapping[str, Array], compared: Sequence[Comparison]
 ) -> tuple[Law, ...]:
     """Try the laws on the first probe that says something, for which the folded model's outputs are known already."""
-    used = [probe.feeds for probe, record in zip(probes, records, strict=True) if record.used]
-    first = next((feeds for feeds in used if says_something(feeds)), used[0])
+    stand, once = trials.stand, trials.once
     noise = max((item.baseline for item in compared if item.kind == "float" and item.verdict.passed), default=0.0)
-    other = jittered({name: turned(value) for name, value in first.items()}, 998)
+    runs = LawRuns(stand, first, trials.lanes) if trials.law is None else trials.law
     return (
         batch_independence(
-            stand.folded_run,
+            lambda _feeds: runs.beside_another(),
             stand.inputs,
-            first,
-            other,
+            runs.first,
+            runs.other,
             alone=once,
             noise=noise,
             decisions=stand.decisions,
             exact=lambda feeds: Reference(folded, foreign=run_node).run(feeds, tuple(once)),
         ),
-        determinism(stand.folded_run, first, once),
+        determinism(lambda _feeds: runs.once_more(), runs.first, once),
     )
 
 

@@ -15,7 +15,7 @@ from bnfold.parity.inputs import Input
 from bnfold.parity.kernels import Array, computes_with
 from bnfold.parity.verdict import Law, Verdict
 
-__all__ = ["batch_independence", "determinism"]
+__all__ = ["batch_independence", "beside_another", "determinism"]
 
 _TOLERANCE = 1e-4
 _LARGEST = 0.02
@@ -49,11 +49,9 @@ def batch_independence(
         exact: The model in float64; it is asked where rounding might be what breaks the law.
     """
     name, limit = "batch independence", min(max(_TOLERANCE, 4 * noise), _LARGEST)
-    batches = set(batch_symbols(inputs))
-    batched = {item.name for item in inputs if item.shape and item.shape[0] in batches}
-    if not batched:
+    both = beside_another(inputs, first, second)
+    if both is None:
         return Law(name, 0.0, limit, Verdict.PASS, "does not apply: the batch is not free")
-    both = {key: np.concatenate([value, second[key]]) if key in batched else value for key, value in first.items()}
     try:
         beside = run(both)
     except BnfoldError as error:
@@ -72,6 +70,17 @@ def batch_independence(
         "the model is not in inference mode"
     )
     return Law(name, worst, limit, Verdict.FAIL, detail)
+
+
+def beside_another(
+    inputs: Sequence[Input], first: Mapping[str, Array], second: Mapping[str, Array]
+) -> dict[str, Array] | None:
+    """Return feeds with a sample beside another one; None where the batch is not free."""
+    batches = set(batch_symbols(inputs))
+    batched = {item.name for item in inputs if item.shape and item.shape[0] in batches}
+    if not batched:
+        return None
+    return {key: np.concatenate([value, second[key]]) if key in batched else value for key, value in first.items()}
 
 
 def _largest(

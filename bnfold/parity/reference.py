@@ -93,6 +93,7 @@ class Reference:
         disturbance: int | None = None,
         strength: float = 1.0,
         beside: Reference | None = None,
+        arrays: Mapping[str, Array] | None = None,
     ) -> None:
         """Prepare a model.
 
@@ -104,6 +105,7 @@ class Reference:
                 weights once, which no fold can avoid, may do to the outputs.
             strength: By how many times that.
             beside: A reference of the model that this one was cut from: constants of the same name are shared.
+            arrays: Constants of the main graph as they are stored, of those that somebody has read already.
         """
         self.model = model
         self.largest = 0
@@ -114,7 +116,7 @@ class Reference:
         self._bodies: dict[tuple[str, str, str], Compiled] = {}
         self._memo: dict[int, Array] = {}
         self._memo_bytes = 0
-        self._beside = beside
+        self._beside, self._arrays = beside, arrays or {}
         self._capture: Mapping[Scope, Collection[str]] = {}
         self._captured: dict[Scope, list[dict[str, Array]]] = {}
         self._trying = 0
@@ -291,13 +293,20 @@ class Reference:
         theirs = None if self._beside is None else self._beside.constant(tensor)
         if theirs is not None:
             return theirs
-        array = np.asarray(numpy_helper.to_array(tensor)) if isinstance(tensor, TensorProto) else dense(tensor)
+        array = self._read_already(tensor)
+        if array is None:
+            array = np.asarray(numpy_helper.to_array(tensor)) if isinstance(tensor, TensorProto) else dense(tensor)
         name = tensor.name if isinstance(tensor, TensorProto) else tensor.values.name
         array = array if self._stored else self._disturbed(name, array)
         if self._memo_bytes + array.nbytes <= _MEMO:
             self._memo[id(tensor)] = array  # the compiled graph keeps the tensor, and with it the id
             self._memo_bytes += array.nbytes
         return array
+
+    def _read_already(self, tensor: TensorProto | SparseTensorProto) -> Array | None:
+        if not isinstance(tensor, TensorProto) or self._main.constants.get(tensor.name) is not tensor:
+            return None
+        return self._arrays.get(tensor.name)
 
     def _disturbed(self, name: str, array: Array) -> Array:
         wide = widen(array)

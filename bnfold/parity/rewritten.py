@@ -45,7 +45,7 @@ class Rewritten:
         self._side = Side("rewritten", outputs, decisions, {})
         self._session: Session | None = None
         self._unread: ModelProto | None = None
-        self._returned: tuple[Mapping[str, Array], Mapping[str, Array] | None] | None = None
+        self._returned: list[tuple[Mapping[str, Array], Mapping[str, Array] | None]] = []
         self._refusal = ""
         if not outputs:
             return
@@ -56,7 +56,7 @@ class Rewritten:
 
     def ahead(self, feeds: Mapping[str, Array]) -> None:
         """Run a probe before anybody asks, beside what else runs."""
-        self._returned = (feeds, self._answered(feeds))
+        self._returned = [*self._returned[-1:], (feeds, self._answered(feeds))]
 
     def asks(self, bundle: Bundle) -> bool:
         """Whether anything is to be learnt from these probes; from the largest batches nothing more is."""
@@ -80,8 +80,9 @@ class Rewritten:
         return self._side.comparisons()
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array] | None:
-        if self._returned is not None and self._returned[0] is feeds:
-            return self._returned[1]
+        for fed, returned in self._returned:
+            if fed is feeds:
+                return returned
         return self._answered(feeds)
 
     def _answered(self, feeds: Mapping[str, Array]) -> Mapping[str, Array] | None:

@@ -94,6 +94,11 @@ class Session:
         self.engine = f"float64 kernels, rounded after every node ({reason})"
 
     @property
+    def weights(self) -> Mapping[str, Array]:
+        """The large constants, as far as they were read to be fed with every run."""
+        return self._weights
+
+    @property
     def native(self) -> bool:
         """Whether onnxruntime itself runs the model."""
         return self._native is not None

@@ -62,8 +62,8 @@ class Stand:
     captured: Mapping[Scope, Sequence[Mapping[str, Array]]] = field(default_factory=dict)
     refusal: str = ""
     """What the original program said when it last refused a probe."""
-    ahead: tuple[Mapping[str, Array], Future[dict[str, Array]]] | None = None
-    """The folded model's run on the probe of the last baseline: it went on beside the reference's."""
+    ahead: tuple[tuple[Mapping[str, Array], Future[dict[str, Array]]], ...] = ()
+    """The folded model's runs on the probes of the last two baselines: they went on beside the reference's."""
     lost: bool = False
     """Whether gate A already rejects a fold: then nothing is looked at twice."""
 
@@ -108,7 +108,7 @@ class Stand:
                 base = self.unfolded.run(feeds)  # what is captured must come from a probe that counts
             with ThreadPoolExecutor(1) as lane:
                 beside = None if base is not None else lane.submit(self.unfolded.run, feeds)
-                self.ahead = (feeds, lane.submit(self.folded.run, feeds))
+                self.ahead = (*self.ahead[-1:], (feeds, lane.submit(self.folded.run, feeds)))
                 if also is not None:
                     lane.submit(also, feeds)
                 truth, failure = None, None
@@ -201,9 +201,8 @@ class Stand:
     def folded_run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run the folded model; where the unfolded one runs, not to run is a failure."""
         try:
-            if self.ahead is not None and self.ahead[0] is feeds:
-                return self.ahead[1].result()
-            return self.folded.run(feeds)
+            known = next((run for fed, run in self.ahead if fed is feeds), None)
+            return self.folded.run(feeds) if known is None else known.result()
         except BnfoldError as error:
             raise ParityError(
                 f"the folded model does not run where the unfolded one does: {error}", hint="Report the model."
