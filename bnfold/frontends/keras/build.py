@@ -28,6 +28,7 @@ from bnfold.frontends.keras.config import (
     with_plain_names,
 )
 from bnfold.frontends.keras.guests import keras_of, quiet
+from bnfold.frontends.keras.operations import with_modules, with_operations
 from bnfold.frontends.keras.own_classes import with_inputs
 from bnfold.frontends.keras.users_code import Custom, built_by, custom_of, in_scope
 from bnfold.frontends.keras.weights import Slot, match_layers, read_named
@@ -77,7 +78,7 @@ def refuse_beforehand(artifact: Artifact, request: Request) -> None:
             return
         config = parse(read_text(request.architecture, "a model's architecture"), request.architecture.name)
     elif artifact.config is not None:
-        config = artifact.config
+        config = with_operations(artifact.config)
     else:
         raise _only_weights(artifact)
     refuse_code(config, trust=request.trust, custom=())
@@ -118,7 +119,7 @@ def _built(artifact: Artifact, request: Request, *, as_it_is: bool) -> Built:
         if request.architecture is None:
             raise _only_weights(artifact)
         return _build_from_architecture(artifact, request.architecture, custom, trust=request.trust)
-    plain = with_plain_names(artifact.config, custom)
+    plain = with_plain_names(with_operations(artifact.config, custom), custom)
     refuse_code(plain, trust=request.trust, custom=custom)
     config, changed = (plain, ()) if as_it_is else in_inference_mode(plain)
     which = artifact.generation
@@ -226,7 +227,7 @@ def _from_config_3(config: Config, *, trust: bool) -> Any:
     from keras.src.legacy.saving import json_utils, saving_options, saving_utils
     from keras.src.saving import serialization_lib
 
-    config = json_utils.decode(json.dumps({**config, "compile_config": None}))
+    config = with_modules(json_utils.decode(json.dumps({**config, "compile_config": None})))
     with serialization_lib.SafeModeScope(not trust):
         if "module" in config:
             return serialization_lib.deserialize_keras_object(config)

@@ -421,3 +421,34 @@ def test_a_full_model_with_weights_of_other_shapes_is_corrupt(files: dict[str, S
     error = refusal(path, Request())
     assert isinstance(error, CorruptModelError)
     assert str(error) == "m.h5: weight bn2/gamma of layer 'bn2' has shape [5], and the model expects [4]"
+
+
+def test_operations_between_layers_are_read_from_hdf5_too(tmp_path: Path) -> None:
+    """Keras 3 writes ``x + 3`` under the name of the layer that adds a list, and cannot read that itself."""
+    keras = keras_of(3)
+    with quiet():
+        i = keras.Input((6, 6, 2), name="x")
+        h = keras.layers.BatchNormalization(name="bn")(keras.layers.Conv2D(4, 3, name="conv")(i))
+        h = h * (keras.layers.ReLU(6.0, name="gate")(h + 3.0) / 6.0)
+        h = keras.layers.Add(name="twice")([h, h])
+        h = keras.ops.reshape(keras.ops.mean(h, axis=(1, 2), keepdims=True), (-1, 4))
+        model = keras.Model(i, keras.layers.Dense(3, name="dense")(h[:, 1:]))
+    saved = save(networks.randomise(model), tmp_path / "m.h5")
+    loaded = load(saved.path, Request())
+    check(loaded, saved)
+    assert norms_of(loaded.model) == ["bn"]
+
+
+def test_a_layer_of_ones_own_is_no_operation_whatever_it_is_called(tmp_path: Path) -> None:
+    own = "import keras\n\nclass Divide(keras.layers.Layer):\n    def call(self, x):\n        return x / 4.0\n"
+    own += "    def get_config(self):\n        return {'name': self.name}\n"
+    path = tmp_path / "own.py"
+    path.write_text(own)
+    scope: dict[str, Any] = {}
+    exec(own, scope)  # the file that --custom is given
+    keras = keras_of(3)
+    with quiet():
+        i = keras.Input((4,), name="x")
+        model = keras.Model(i, keras.layers.BatchNormalization(name="bn")(scope["Divide"](name="quarter")(i)))
+    saved = save(networks.randomise(model), tmp_path / "m.h5")
+    check(load(saved.path, Request(custom=path)), saved)
