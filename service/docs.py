@@ -11,6 +11,7 @@ from pydantic import ByteSize
 from service import problems
 from service.app import make_app
 from service.options import FIELDS
+from service.routes.fold import MODEL
 from service.scratch import open_scratch
 from service.settings import PREFIX, Settings, read_settings
 from service.state import make_state
@@ -74,7 +75,7 @@ def _fields() -> list[str]:
     return [
         "| field | |",
         "|---|---|",
-        "| `model` | The model file. |",
+        f"| `model` | {MODEL} |",
         "| `architecture` | A file: the architecture of a Keras file that holds only weights, as JSON. |",
         *(f"| `{field}` | {says} |" for field, (_, says) in FIELDS.items()),
     ]

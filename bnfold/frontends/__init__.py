@@ -6,19 +6,21 @@ import importlib
 import shutil
 import tempfile
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bnfold.errors import BnfoldError, MissingExtraError
+from bnfold.errors import BnfoldError, MissingExtraError, UnknownFormatError
+from bnfold.frontends.sniff import Format, checkpoint_prefix
+from bnfold.frontends.sniff import sniff as format_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from bnfold.frontends.glance import Glance
     from bnfold.frontends.loaded import Loaded, Request
-    from bnfold.frontends.sniff import Format
 
 __all__ = ["load", "look"]
 
@@ -27,6 +29,13 @@ _GUESTS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch", "onnxscript"),
 }
 """What each extra installs."""
+
+_PACKED: Mapping[Format, Format] = {
+    Format.SAVED_MODEL_ARCHIVE: Format.SAVED_MODEL,
+    Format.ONNX_ARCHIVE: Format.ONNX,
+    Format.CHECKPOINT_ARCHIVE: Format.CHECKPOINT,
+}
+"""Formats of archives, and what is in them."""
 
 
 def load(path: Path, request: Request) -> Loaded:
@@ -45,9 +54,7 @@ def load(path: Path, request: Request) -> Loaded:
         InferenceModeError: If it cannot be put in inference mode.
         OSError: If it exists and cannot be read.
     """
-    from bnfold.frontends.sniff import Format, checkpoint_prefix, sniff
-
-    found = sniff(path)
+    found = format_of(path)
     match found:
         case Format.ONNX:
             return _reader("onnx")(path, request)
@@ -56,7 +63,7 @@ def load(path: Path, request: Request) -> Loaded:
         case Format.SAVED_MODEL:
             folder = path if path.is_dir() else path.parent
             return _with_guests("tensorflow.saved_model", folder, request, found)
-        case Format.SAVED_MODEL_ARCHIVE:
+        case Format.SAVED_MODEL_ARCHIVE | Format.ONNX_ARCHIVE | Format.CHECKPOINT_ARCHIVE:
             return _from_archive(path, request, found)
         case Format.FROZEN_GRAPH | Format.FROZEN_GRAPH_TEXT:
             return _with_guests("tensorflow.frozen_graph", path, request, found)
@@ -73,7 +80,8 @@ def look(path: Path) -> Glance:
     """Say what an artifact of a framework is from its file alone: nothing is imported that could run it.
 
     Args:
-        path: A file, a folder, or the prefix of a checkpoint's files; of any format but ONNX, which ``load`` reads.
+        path: A file, a folder, or the prefix of a checkpoint's files; of any format but ONNX, in an archive or not,
+            which ``load`` reads.
 
     Raises:
         UnknownFormatError: If there is no such path, or its content is in no known format.
@@ -82,10 +90,8 @@ def look(path: Path) -> Glance:
         UnsupportedOpError: If it was written by a framework too old to be read.
         OSError: If it exists and cannot be read.
     """
-    from bnfold.frontends.sniff import Format, sniff
-
-    found = sniff(path)
-    assert found is not Format.ONNX, "an ONNX file is loaded"
+    found = format_of(path)
+    assert found not in (Format.ONNX, Format.ONNX_ARCHIVE), "an ONNX file is loaded"
     if found in (Format.KERAS, Format.KERAS_H5, Format.KERAS_WEIGHTS):
         from bnfold.frontends.keras.look import look as look_at_keras
 
@@ -96,12 +102,10 @@ def look(path: Path) -> Glance:
         return look_at_program(path)
     from bnfold.frontends.tensorflow.look import look as look_at_graph
 
-    if found is not Format.SAVED_MODEL_ARCHIVE:
+    if found not in _PACKED:
         return look_at_graph(path, found)
-    from bnfold.frontends.archive import unpack
-
-    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
-        glance = look_at_graph(unpack(path, Path(folder)), Format.SAVED_MODEL)
+    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder, _called(Path(folder), path):
+        glance = look_at_graph(_unpacked(path, Path(folder), found), _PACKED[found])
     return replace(glance, path=str(path), format=found.value, description=found.described, bytes=path.stat().st_size)
 
 
@@ -134,16 +138,44 @@ def _missing(found: Format, guest: str, extra: str) -> MissingExtraError:
     )
 
 
-def _from_archive(path: Path, request: Request, found: Format) -> Loaded:
+def _unpacked(path: Path, folder: Path, found: Format) -> Path:
+    """Unpack an archive, and return the model in it, whose content is what its name says."""
     from bnfold.frontends.archive import unpack
 
+    inside = unpack(path, folder)
+    if (held := format_of(inside)) is not _PACKED[found]:
+        raise UnknownFormatError(
+            f"the model in {path} is not what its name says: {held.described}",
+            hint="Unpack it and name the model inside.",
+        )
+    return inside
+
+
+@contextmanager
+def _called(folder: Path, path: Path) -> Iterator[None]:
+    """Have errors name files of an archive, and not where they were unpacked to."""
+    try:
+        yield
+    except BnfoldError as error:
+        error.args = tuple(str(told).replace(str(folder), str(path)) for told in error.args)
+        error.hint = error.hint.replace(str(folder), str(path))
+        raise
+
+
+def _from_archive(path: Path, request: Request, found: Format) -> Loaded:
     folder = Path(tempfile.mkdtemp(prefix="bnfold-"))
     try:
-        loaded = _with_guests("tensorflow.saved_model", unpack(path, folder), request, found)
+        with _called(folder, path):
+            inside = _unpacked(path, folder, found)
+            # Nothing stays in files that are gone once this has returned.
+            loaded = load(inside, replace(request, outside=None))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    loaded = replace(loaded, format=found.value)
+    if found is Format.SAVED_MODEL_ARCHIVE:
+        loaded = replace(loaded, format=found.value)
+    else:
+        loaded = replace(loaded, description=f"{loaded.description}, in an archive")
     if loaded.run is None:
         shutil.rmtree(folder, ignore_errors=True)
     else:

@@ -8,22 +8,27 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Literal
 
-from bnfold.errors import CorruptModelError, SourceError
+from bnfold.errors import CorruptModelError, SourceError, UnknownFormatError
 
 __all__ = [
     "LARGEST_UNPACKED",
     "MOST_ENTRIES",
+    "Content",
     "archive_names",
+    "has_saved_model",
     "is_gzip",
     "is_tar",
     "is_zip",
-    "saved_model_in",
+    "model_in",
     "unpack",
 ]
+
+Content = Literal["saved-model", "onnx", "checkpoint"]
+"""What an archive may hold: a model that is several files."""
 
 MOST_ENTRIES = 4096
 """Files and folders that an archive may hold."""
@@ -34,7 +39,6 @@ LARGEST_UNPACKED = 4 << 30
 _RATIO = 100
 _FREE = 64 << 20
 _LARGEST_DIRECTORY = 16 << 20
-_LOOKED_AT = 256 << 20
 _CHUNK = 1 << 20
 _BROKEN = (
     tarfile.TarError,
@@ -48,6 +52,7 @@ _BROKEN = (
     RuntimeError,
     NotImplementedError,
 )
+_PROGRAMS = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 _AGAIN = "Download or pack it again."
 
 
@@ -67,7 +72,7 @@ def is_tar(head: bytes) -> bool:
 
 
 def archive_names(path: Path, head: bytes) -> list[str]:
-    """Return the names of an archive's files; for a tar archive of its first files, as far as a SavedModel needs.
+    """Return the names of an archive's files; those of a tar archive as far as it takes to know what it is.
 
     Raises:
         CorruptModelError: If it breaks off, or holds more than the limits of this module.
@@ -82,23 +87,60 @@ def archive_names(path: Path, head: bytes) -> list[str]:
         raise _broken(path, error) from None
 
 
-def saved_model_in(names: list[str]) -> str | None:
-    """Return the folder inside an archive that is a SavedModel, "" for its top; None where there is none."""
-    for name in names:
-        plain = PurePosixPath(name)
-        if plain.name in {"saved_model.pb", "saved_model.pbtxt"}:
-            return "" if str(plain.parent) == "." else str(plain.parent)
+def model_in(names: Iterable[str], path: Path) -> tuple[Content, str] | None:
+    """Return what an archive holds, and where in it: the folder of a SavedModel or a checkpoint, or the ONNX file.
+
+    Args:
+        names: Of the archive's files.
+        path: Of the archive, for messages.
+
+    Returns:
+        None where it holds neither.
+
+    Raises:
+        UnknownFormatError: If it holds several models.
+    """
+    plain = [PurePosixPath(name) for name in names if not name.endswith("/")]
+    for one in plain:
+        if one.name in _PROGRAMS:
+            return "saved-model", _text(one.parent)
+    held = set(plain)
+    models: list[tuple[Content, PurePosixPath]] = [("onnx", one) for one in plain if one.suffix.lower() == ".onnx"]
+    # Of the checkpoints of one training run, which stand in one folder, the newest is taken.
+    steps = [one for one in plain if one.suffix == ".meta" and one.with_suffix(".index") in held]
+    folders: list[tuple[Content, PurePosixPath]] = [
+        ("checkpoint", one) for one in dict.fromkeys(s.parent for s in steps)
+    ]
+    if len(models) + len(folders) > 1:
+        listed = [str(one) for _, one in models] + [str(one) for one in steps]
+        raise UnknownFormatError(
+            f"{path} is an archive of several models: {', '.join(listed[:4])}{', …' if len(listed) > 4 else ''}",
+            hint="Pack the one that is meant alone.",
+        )
+    for content, one in (*models, *folders):
+        return content, _text(one)
     return None
 
 
+def has_saved_model(names: Iterable[str]) -> bool:
+    """Say whether an archive holds a SavedModel, whatever else it holds."""
+    return any(PurePosixPath(name).name in _PROGRAMS for name in names)
+
+
+def _text(path: PurePosixPath) -> str:
+    return "" if str(path) == "." else str(path)
+
+
 def unpack(path: Path, folder: Path) -> Path:
-    """Unpack an archive into an empty folder and return the folder of the SavedModel in it.
+    """Unpack an archive into an empty folder, and return the folder of the SavedModel or checkpoint, or the ONNX file.
 
     Only plain files and folders are unpacked, below the folder, and within ``LARGEST_UNPACKED``, ``MOST_ENTRIES`` and
     a hundred times the archive's own size: running totals, because an archive's own account of itself may lie.
 
     Raises:
         CorruptModelError: If it breaks off, exceeds a limit, leads out of its folder or holds links.
+        UnknownFormatError: If it holds several models.
+        SourceError: If it holds none.
     """
     with path.open("rb") as file:
         head = file.read(512)
@@ -133,10 +175,10 @@ def unpack(path: Path, folder: Path) -> Path:
         if error.errno == errno.EINVAL:
             raise _broken(path, error) from None
         raise
-    inside = saved_model_in(names)
-    if inside is None:
-        raise SourceError(f"{path} is an archive without a SavedModel", hint="Unpack it and name the model inside.")
-    return folder / inside
+    found = model_in(names, path)
+    if found is None:
+        raise SourceError(f"{path} is an archive without a model", hint="Unpack it and name the model inside.")
+    return folder / found[1].replace("\\", "/")
 
 
 def _zip_members(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
@@ -175,13 +217,14 @@ def _tar_members(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 
 def _tar_names(path: Path) -> Iterator[str]:
+    most = min(LARGEST_UNPACKED, max(_FREE, _RATIO * path.stat().st_size))
     with tarfile.open(path, "r|*") as archive:
         for count, entry in enumerate(archive):
             yield entry.name
             # The variables, which can be large, may come before the graph; their names are evidence enough.
-            if PurePosixPath(entry.name).name in {"saved_model.pb", "saved_model.pbtxt"}:
+            if has_saved_model([entry.name]):
                 return
-            if count >= MOST_ENTRIES or archive.offset > _LOOKED_AT:
+            if count >= MOST_ENTRIES or archive.offset > most:
                 return
 
 

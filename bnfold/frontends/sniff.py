@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bnfold.errors import CorruptModelError, UnknownFormatError
-from bnfold.frontends.archive import archive_names, is_gzip, is_tar, is_zip, saved_model_in
+from bnfold.frontends.archive import archive_names, has_saved_model, is_gzip, is_tar, is_zip, model_in
 from bnfold.frontends.wire import Kind, kind_of
 
 __all__ = ["Format", "checkpoint_prefix", "sniff"]
@@ -35,6 +35,8 @@ class Format(StrEnum):
     KERAS_WEIGHTS = "h5-weights"
     SAVED_MODEL = "saved-model"
     SAVED_MODEL_ARCHIVE = "saved-model-archive"
+    ONNX_ARCHIVE = "onnx-archive"
+    CHECKPOINT_ARCHIVE = "checkpoint-archive"
     FROZEN_GRAPH = "frozen-graph"
     FROZEN_GRAPH_TEXT = "frozen-graph-text"
     META_GRAPH = "meta-graph"
@@ -54,6 +56,8 @@ _DESCRIBED = {
     Format.KERAS_WEIGHTS: "Keras weights",
     Format.SAVED_MODEL: "SavedModel",
     Format.SAVED_MODEL_ARCHIVE: "SavedModel in an archive",
+    Format.ONNX_ARCHIVE: "ONNX in an archive",
+    Format.CHECKPOINT_ARCHIVE: "TF1 checkpoint in an archive",
     Format.FROZEN_GRAPH: "TF1 frozen graph",
     Format.FROZEN_GRAPH_TEXT: "TF1 frozen graph as text",
     Format.META_GRAPH: "TF1 meta graph",
@@ -271,20 +275,22 @@ def _zip(path: Path, head: bytes) -> Format:
     held = set(names)
     if "config.json" in held and held & {"metadata.json", "model.weights.h5"}:
         return Format.KERAS
-    if saved_model_in(names) is not None:
+    if has_saved_model(names):
         return Format.SAVED_MODEL_ARCHIVE
     if any(re.fullmatch(r"(?:[^/]+/)?models/[^/]+\.json", name) for name in names):
         return Format.TORCH_EXPORT
+    if not any(name.endswith(("/archive_format", ".pkl")) for name in names) and (inside := model_in(names, path)):
+        return Format(f"{inside[0]}-archive")
     _refuse_torch(path, names)
     if names and all(name.endswith(".npy") for name in names):
         raise UnknownFormatError(
             f"{path} looks like a NumPy archive of arrays", hint="Name the model; arrays to check it with go to --data."
         )
-    inside = [name for name in names if name.endswith((".onnx", ".keras", ".h5", ".hdf5", ".pb", ".meta"))]
+    files = [name for name in names if name.endswith((".keras", ".h5", ".hdf5", ".pb", ".meta"))]
     holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "nothing"
     raise UnknownFormatError(
         f"{path} is a zip archive that holds no model that can be read as it is: {holds}",
-        hint=f"Unpack it and name the file inside: {inside[0]}" if inside else _WHICH,
+        hint=f"Unpack it and name the file inside: {files[0]}" if files else _WHICH,
     )
 
 
@@ -318,11 +324,12 @@ def _tar(path: Path, head: bytes) -> Format:
     if is_gzip(head) and not _unpacks_to_tar(path):
         raise UnknownFormatError(f"{path} is a file compressed with gzip", hint="Unpack it with gunzip first.")
     names = archive_names(path, head)
-    if saved_model_in(names) is not None or any("variables/variables." in name for name in names):
+    inside = model_in(names, path)
+    if inside is not None:
+        return Format(f"{inside[0]}-archive")
+    if any("variables/variables." in name for name in names):
         return Format.SAVED_MODEL_ARCHIVE
-    raise UnknownFormatError(
-        f"{path} is a tar archive without a SavedModel", hint="Unpack it and name the model inside."
-    )
+    raise UnknownFormatError(f"{path} is a tar archive without a model", hint="Unpack it and name the model inside.")
 
 
 def _unpacks_to_tar(path: Path) -> bool:

@@ -32,6 +32,7 @@ from bnfold.graph.tensors import (
 
 __all__ = [
     "LARGEST_FILE",
+    "data_files",
     "load_model",
     "parse_model",
     "save_model",
@@ -287,6 +288,21 @@ def _raw(tensor: TensorProto) -> bytes:
         if tensor.HasField("raw_data")
         else numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
     )
+
+
+def data_files(path: Path) -> list[str]:
+    """Return the names of the files that an ONNX model keeps weights in, as it tells them, each once.
+
+    Raises:
+        CorruptModelError: If the file is damaged.
+        OSError: If it cannot be read.
+    """
+    tensors = [
+        tensor
+        for tensor in model_tensors(parse_model(path.read_bytes(), path))
+        if tensor.data_location == TensorProto.EXTERNAL
+    ]
+    return sorted({one.value for tensor in tensors for one in tensor.external_data if one.key == "location"})
 
 
 def _own_data(path: Path) -> set[Path]:

@@ -23,7 +23,7 @@ def has_to_be_converted(path: str | os.PathLike[str]) -> bool:
         CorruptModelError: If its format is known, and it breaks off.
         OSError: If it exists and cannot be read.
     """
-    return sniff.sniff(Path(path)) is not sniff.Format.ONNX
+    return sniff.sniff(Path(path)) not in (sniff.Format.ONNX, sniff.Format.ONNX_ARCHIVE)
 
 
 def glance(path: str | os.PathLike[str]) -> Glance:

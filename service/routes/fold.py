@@ -36,7 +36,7 @@ from service.state import State, state_of
 from service.storage import upload_folder
 from service.upload import Upload, receive_upload
 
-__all__ = ["router"]
+__all__ = ["MODEL", "router"]
 
 router = APIRouter(tags=["fold"])
 
@@ -44,11 +44,16 @@ _BINARY = "application/octet-stream"
 _LONGEST_WAIT = 30.0
 _LONGEST_KEY = 255
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.25  # seconds between two looks at a job that is waited for
+MODEL = (
+    "The model file; what is several files (a SavedModel, a checkpoint with its graph, an ONNX model with its weights) "
+    "as `.zip`, `.tar` or `.tar.gz`."
+)
+"""What the field of that name takes."""
 _FORM = {
     "type": "object",
     "required": ["model"],
     "properties": {
-        "model": {"type": "string", "format": "binary", "description": "The model file."},
+        "model": {"type": "string", "format": "binary", "description": MODEL},
         "architecture": {
             "type": "string",
             "format": "binary",

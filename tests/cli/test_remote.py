@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import onnx
 import pytest
 
-from bnfold.cli.remote_source import packed
-from bnfold.errors import UnknownFormatError
+from bnfold.cli.remote_source import Parcel, packed
+from bnfold.errors import CorruptModelError, UnknownFormatError
 from service.access.keys import entry, new_key
 from tests.cli.program import COMMAND, TWO_BN, Ended, bnfold, environment, files, written
 from tests.service.server import Server, conv_model, serving, wait_for
@@ -380,7 +381,7 @@ def test_what_does_not_belong_into_an_archive_is_refused(tmp_path: Path) -> None
     folder = tmp_path / "saved"
     folder.mkdir()
     refused: list[tuple[type[Exception], Callable[[], object], str]] = [
-        (UnknownFormatError, lambda: None, "is a folder without saved_model.pb"),
+        (UnknownFormatError, lambda: None, "is a folder without saved_model.pb and without a checkpoint"),
         (click.UsageError, lambda: (folder / "x").symlink_to("/etc/passwd"), "is a link to something outside of"),
     ]
     for kind, change, said in refused:
@@ -390,16 +391,99 @@ def test_what_does_not_belong_into_an_archive_is_refused(tmp_path: Path) -> None
         (folder / "saved_model.pb").write_bytes(b"program")
     with pytest.raises(click.UsageError, match="is no file and no folder"), packed(Path(os.devnull)):
         pass
-    for name in (
-        "model.ckpt-1.index",
-        "model.ckpt-1.meta",
-        "model.ckpt-1.data-00000-of-00001",
-        "checkpoint",
-        "own.meta",
-    ):
-        (tmp_path / name).write_bytes(b"x")
-    for name in ("model.ckpt-1", "model.ckpt-1.index", "model.ckpt-1.meta", "checkpoint"):
-        with pytest.raises(click.UsageError, match="is a checkpoint, which is several files"), packed(tmp_path / name):
-            pass
+    (tmp_path / "own.meta").write_bytes(b"x")
     with packed(tmp_path / "own.meta") as parcel:
         assert (parcel.name, parcel.size) == ("own.meta", 1)
+
+
+def names_in(parcel: Parcel) -> list[str]:
+    with zipfile.ZipFile(parcel.file) as archive:
+        return archive.namelist()
+
+
+@pytest.mark.parametrize(
+    ("named", "step"),
+    [
+        ("run/m-9.meta", 9),
+        ("run/m-9", 9),
+        ("run/m-10.index", 10),
+        ("run/m-10.data-00001-of-00002", 10),
+        ("run", 9),
+        ("run/checkpoint", 9),
+        ("old", 10),
+    ],
+)
+def test_a_checkpoint_travels_as_its_own_files_and_no_others(tmp_path: Path, named: str, step: int) -> None:
+    for folder in ("run", "old"):
+        (tmp_path / folder).mkdir()
+        for number in (9, 10):
+            for part in ("meta", "index", "data-00000-of-00002", "data-00001-of-00002"):
+                (tmp_path / folder / f"m-{number}.{part}").write_bytes(b"x")
+        (tmp_path / folder / "events.out").write_bytes(b"x")
+    # What training wrote there is the path on its own machine.
+    (tmp_path / "run" / "checkpoint").write_text('model_checkpoint_path: "/home/you/run/m-9"\n', "utf-8")
+    with packed(tmp_path / named) as parcel:
+        assert parcel.name == f"m-{step}.zip"
+        parts = ("meta", "index", "data-00000-of-00002", "data-00001-of-00002")
+        assert names_in(parcel) == [f"m-{step}/m-{step}.{part}" for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("m-1.meta", "is a checkpoint without its graph: m-1.meta is not there"),
+        ("m-1.data-00000-of-00001", "is a checkpoint without its values: m-1.data-00000-of-00001 is not there"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_not_sent(tmp_path: Path, lost: str, said: str) -> None:
+    for part in ("meta", "index", "data-00000-of-00001"):
+        (tmp_path / f"m-1.{part}").write_bytes(b"x")
+    (tmp_path / lost).unlink()
+    with pytest.raises(CorruptModelError, match=said), packed(tmp_path / "m-1"):
+        pass
+
+
+def outside_model(folder: Path, location: str) -> Path:
+    """Write a model that keeps a weight elsewhere."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,4] x) => (float[N,4] y) { y = Add(x, w) }""")
+    weight = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location)
+    model.graph.initializer.append(weight)
+    path = folder / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_model_travels_with_the_files_that_it_names_and_no_others(tmp_path: Path) -> None:
+    path = outside_model(tmp_path, "weights/w.bin")
+    (tmp_path / "weights").mkdir()
+    for name in ("w.bin", "other.bin"):
+        (tmp_path / "weights" / name).write_bytes(bytes(16))
+    with packed(path) as parcel:
+        assert parcel.name == "net.zip"
+        assert names_in(parcel) == ["net/net.onnx", "net/weights/w.bin"]
+
+
+def test_a_model_whose_weights_are_not_there_or_elsewhere_is_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "w.bin").write_bytes(bytes(16))
+    for location in ("../w.bin", str(tmp_path / "w.bin")):
+        path = outside_model(tmp_path / "sub", location)
+        with pytest.raises(click.UsageError, match="which is not below its folder"), packed(path):
+            pass
+    with (
+        pytest.raises(CorruptModelError, match=r"keeps weights in gone\.bin, which is not there"),
+        packed(outside_model(tmp_path / "sub", "gone.bin")),
+    ):
+        pass
+
+
+def test_a_model_with_all_its_weights_travels_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(conv_model(1) + b"")
+    with packed(path) as parcel:
+        assert (parcel.name, parcel.size) == ("m.onnx", path.stat().st_size)
+    path.write_bytes(b"the location of something else")
+    with pytest.raises(UnknownFormatError), packed(path):
+        pass

@@ -127,7 +127,7 @@ def test_too_many_files_are_refused(tmp_path: Path, folder: Path) -> None:
 def test_an_archive_of_something_else_says_so(tmp_path: Path, folder: Path) -> None:
     assert refusal(packed_zip(tmp_path / "m.zip", {"readme": b"x"}), folder) == (
         SourceError,
-        "IT is an archive without a SavedModel",
+        "IT is an archive without a model",
         "Unpack it and name the model inside.",
     )
 

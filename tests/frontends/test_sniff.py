@@ -250,9 +250,15 @@ SAFETENSORS = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0
         ),
         (
             "m.zip",
-            zipped({"readme.txt": b"", "nets/m.onnx": ONNX}),
-            "IT is a zip archive that holds no model that can be read as it is: readme.txt, nets/m.onnx",
-            "Unpack it and name the file inside: nets/m.onnx",
+            zipped({"readme.txt": b"", "nets/m.h5": b""}),
+            "IT is a zip archive that holds no model that can be read as it is: readme.txt, nets/m.h5",
+            "Unpack it and name the file inside: nets/m.h5",
+        ),
+        (
+            "m.zip",
+            zipped({"nets/m.onnx": ONNX, "n.onnx": ONNX, "ckpt/m-1.index": b"", "ckpt/m-1.meta": b""}),
+            "IT is an archive of several models: nets/m.onnx, n.onnx, ckpt/m-1.meta",
+            "Pack the one that is meant alone.",
         ),
         ("m.zip", zipped({}), "IT is a zip archive that holds no model that can be read as it is: nothing", READS),
         ("m.gz", gzip.compress(ONNX), "IT is a file compressed with gzip", "Unpack it with gunzip first."),
@@ -260,7 +266,7 @@ SAFETENSORS = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0
         (
             "m.tar",
             tarred({"a.txt": b"x"}),
-            "IT is a tar archive without a SavedModel",
+            "IT is a tar archive without a model",
             "Unpack it and name the model inside.",
         ),
         ("m.bin", b"\x0a\x03abc\x12\x03def", "IT looks like a protobuf file that holds no known model", READS),

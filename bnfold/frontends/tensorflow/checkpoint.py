@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from bnfold.frontends.loaded import Loaded, Request
 from bnfold.frontends.tensorflow.beforehand import demand_bounded, demand_harmless_ends, read_own
 from bnfold.frontends.tensorflow.convert import loaded_from
 from bnfold.frontends.tensorflow.guests import quiet, tensorflow
+from bnfold.frontends.tensorflow.messages import read_graph
 from bnfold.frontends.tensorflow.net import Net, Value, data_inputs, is_variable, value_of
 from bnfold.frontends.tensorflow.reading import read_message
 from bnfold.frontends.tensorflow.stored import Stored
@@ -77,8 +77,7 @@ def _newest(folder: Path) -> Path:
     """Return the prefix of a folder's newest checkpoint."""
     state = folder / "checkpoint"
     if state.is_file():
-        messages = tensorflow("tensorflow.python.training.checkpoint_state_pb2")
-        found = _state(state, messages.CheckpointState())
+        found = _state(state)
         # The path is that of the machine that trained, so only its last part counts where it leads elsewhere.
         for prefix in (folder / found, folder / Path(found).name):
             inside = prefix.resolve().is_relative_to(folder.resolve())
@@ -93,13 +92,12 @@ def _newest(folder: Path) -> Path:
     return metas[-1].with_suffix("")
 
 
-def _state(path: Path, message: Any) -> str:
-    text_format = tensorflow("google.protobuf.text_format")
+def _state(path: Path) -> str:
     try:
-        return str(text_format.Parse(path.read_text(), message).model_checkpoint_path)
-    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        return str(read_graph(path, "State", text=True).model_checkpoint_path)
+    except CorruptModelError as error:
         raise CorruptModelError(
-            f"the file checkpoint does not say which checkpoint is the newest: {' '.join(str(error).split())[:200]}",
+            f"the file checkpoint does not say which checkpoint is the newest: {str(error).partition(': ')[2]}",
             hint="Give the prefix of one checkpoint instead of the folder.",
         ) from error
 

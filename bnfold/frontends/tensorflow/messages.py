@@ -41,6 +41,7 @@ TensorInfo: name 1 string, dtype 2 Type, tensor_shape 3 Shape
 Signature: inputs 1 {TensorInfo, outputs 2 {TensorInfo, method_name 3 string
 MetaGraph: meta_info_def 1 About, graph_def 2 Graph, saver_def 3 Saver, signature_def 5 {Signature, object_graph_def 7 Objects
 Objects: nodes 1 *bytes
+State: model_checkpoint_path 1 string
 Header: num_shards 1 int32
 Entry: dtype 1 Type, shape 2 Shape, shard_id 3 int32, offset 4 int64, size 5 int64
 SavedModel: saved_model_schema_version 1 int64, meta_graphs 2 *MetaGraph
@@ -110,7 +111,7 @@ def read_graph(path: Path, kind: str, *, text: bool = False) -> Any:
 
     Args:
         path: The file.
-        kind: ``"Graph"``, ``"MetaGraph"`` or ``"SavedModel"``.
+        kind: ``"Graph"``, ``"MetaGraph"``, ``"SavedModel"`` or ``"State"``, of a training run.
         text: Whether it is written as text.
 
     Raises:

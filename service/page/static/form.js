@@ -52,7 +52,7 @@ export function startForm(went) {
     if (location.hash.length > 2) location.hash = "#/";
     if (folder || files.length > 1) {
       refuse(folder
-        ? { detail: "this is a folder", hint: "Drop one file: of a SavedModel, a .zip of its folder." }
+        ? { detail: "this is a folder", hint: "Drop one file: a .zip of this folder, if the model is several files." }
         : { detail: `these are ${count(files.length)} files`, hint: "Drop one model at a time; the architecture of a weights-only file goes under Options." });
     } else if (files.length) {
       take(files[0]);

@@ -434,6 +434,36 @@ def _foreign_domain(_: Outside) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _in_a_bundle(**told: str) -> bytes:
+    """An archive of a model and of its weights, of which it wants those of others."""
+    return _tar({"m/m.onnx": _outside_data(**told), "m/w.bin": bytes(16)})
+
+
+def _linked_weights(outside: Outside) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        model = _outside_data(location="w.bin", length="16")
+        entry = tarfile.TarInfo("m.onnx")
+        entry.size = len(model)
+        archive.addfile(entry, io.BytesIO(model))
+        link = tarfile.TarInfo("w.bin")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside.secret)
+        archive.addfile(link)
+    return packed.getvalue()
+
+
+def _reads_for_a_checkpoint(outside: Outside) -> bytes:
+    """A checkpoint whose state file leads out, and whose graph reads what is there."""
+    return _tar(
+        {
+            "m-1.meta": _field(1, _field(4, "train")) + _field(2, _graph(*_reads(outside))),
+            "m-1.index": b"",
+            "m-1.data-00000-of-00001": b"",
+            "checkpoint": f'model_checkpoint_path: "{outside.secret}"'.encode(),
+        }
+    )
+
+
 # Archives.
 
 
@@ -558,6 +588,17 @@ ATTACKS: dict[str, Attack] = {
     "external data of the file itself": Attack(
         "m.onnx", lambda _: _outside_data(location="m.onnx", length="16", basepath="/", checksum="0")
     ),
+    "weights of a bundle in a sibling": Attack(
+        "m.tar.gz", lambda _: _in_a_bundle(location="../../../secret", length="16"), 422, "corrupt"
+    ),
+    "weights of a bundle at a path": Attack(
+        "m.tar.gz", lambda o: _in_a_bundle(location=str(o.secret), length="16"), 422, "corrupt"
+    ),
+    "weights of a bundle in the orders": Attack(
+        "m.tar.gz", lambda _: _in_a_bundle(location="../../../job.json", length="16"), 422, "corrupt"
+    ),
+    "weights of a bundle behind a link": Attack("m.tar.gz", _linked_weights, 422, "corrupt"),
+    "a checkpoint that reads": Attack("m.tar.gz", _reads_for_a_checkpoint, 422, "unsupported-op"),
     "functions that expand": Attack("m.onnx", _function_bomb, 422, "corrupt"),
     "a value of 64 GiB": Attack("m.onnx", _sixty_four_gigabytes, 409, "inconclusive"),
     "an unknown domain": Attack("m.onnx", _foreign_domain, 409, "inconclusive"),

@@ -39,6 +39,8 @@ EVERYWHERE = (
     "external data in a sibling",
     "external data at a path",
     "external data in the account list",
+    "weights of a bundle in a sibling",
+    "weights of a bundle behind a link",
     "functions that expand",
     "a value of 64 GiB",
     "an unknown domain",
