@@ -57,6 +57,11 @@ class Card(BaseModel):
     outputs: tuple[TensorCard, ...]
     summary: dict[str, Any]
 
+    @property
+    def may_be_rewritten(self) -> bool:
+        """Whether it was proved that onnxruntime's default level computes what the model computes."""
+        return self.summary.get("default_level") == "pass"
+
 
 def links_of(card: Card) -> dict[str, str]:
     """Return where to find a model and what belongs to it, as paths of this service."""
@@ -79,6 +84,7 @@ def summary_of(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "source": {name: report["source"][name] for name in ("format", "framework", "description", "sha256", "bytes")},
         "verdict": report["verdict"],
+        "default_level": _at_default_level(report.get("parity")),
         "batch_norms": {
             "total": len(outcomes),
             "folded": outcomes.count("folded"),
@@ -92,6 +98,14 @@ def summary_of(report: Mapping[str, Any]) -> dict[str, Any]:
         "after": report["after"],
         "versions": report["versions"],
     }
+
+
+def _at_default_level(parity: Mapping[str, Any] | None) -> str | None:
+    """Return whether onnxruntime may rewrite the model as it does at its default level; None where nobody tried."""
+    verdicts = [one["verdict"] for one in parity["rewritten"]] if parity else []
+    if not verdicts:
+        return None
+    return next((found for found in ("fail", "inconclusive") if found in verdicts), "pass")
 
 
 def _why(kept: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -8,19 +8,22 @@ from pathlib import Path
 
 from service.sandbox import confine
 
-__all__ = ["main"]
+__all__ = ["REWRITE", "main"]
+
+REWRITE = "rewrite"
+"""The word that lets onnxruntime rewrite the graph as it does at its default level."""
 
 
 def main() -> None:
     """Load the model that the command line names, run it once, say so, and answer until no more questions come."""
-    path, threads, rows, largest = confine(sys.argv[1:])
+    path, threads, rows, largest, rewrite = confine(sys.argv[1:])
     # Whatever native code prints must not stand between two frames: it goes where messages go.
     answers = os.dup(1)
     os.dup2(2, 1)
-    _serve(Path(path), int(threads), int(rows), int(largest), answers)
+    _serve(Path(path), int(threads), int(rows), int(largest), answers, rewrite=rewrite == REWRITE)
 
 
-def _serve(path: Path, threads: int, rows: int, largest: int, answers: int) -> None:
+def _serve(path: Path, threads: int, rows: int, largest: int, answers: int, *, rewrite: bool) -> None:
     from service.serving.channel import Channel
     from service.serving.frames import Hello
     from service.serving.rounds import Rounds
@@ -28,7 +31,7 @@ def _serve(path: Path, threads: int, rows: int, largest: int, answers: int) -> N
 
     channel = Channel(0, answers)
     try:
-        session = open_session(path, threads)
+        session = open_session(path, threads, rewrite=rewrite)
         rounds = Rounds(session, signature_of(session), largest)
     except UnrunnableError as error:
         channel.hello(Hello(str(error)))

@@ -28,6 +28,7 @@ from service.sandbox import Limits, child_command, child_environment, level_for
 from service.serving.frames import Question
 from service.serving.line import LOG, Line, LineError, open_line
 from service.serving.model import Model, Told
+from service.serving.runner import REWRITE
 from service.serving.source import ModelSource, Room
 from service.serving.statistics import Statistics
 from service.settings import Settings
@@ -210,7 +211,8 @@ class Runners:
         try:
             limits = Limits(memory=int(settings.runner_memory), file_size=_LARGEST_LOG, cpu_seconds=0)
             threads = settings.runner_threads or os.cpu_count() or 1
-            arguments = [str(path), str(threads), str(settings.infer_batch), str(largest)]
+            rewrite = REWRITE if card.may_be_rewritten else "-"
+            arguments = [str(path), str(threads), str(settings.infer_batch), str(largest), rewrite]
             command = child_command(
                 "service.serving.runner", limits, arguments, level=level, reads=[path], writes=[folder]
             )

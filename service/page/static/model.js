@@ -5,7 +5,7 @@ import { count, el, fill, moment, plural, shownProblem, size } from "./dom.js";
 import { deleteModel } from "./lists.js";
 import { plotted } from "./plot.js";
 import { tryIt } from "./tryit.js";
-import { conclusion } from "./verdicts.js";
+import { AS_IT_STANDS, LEVELS, conclusion } from "./verdicts.js";
 
 const LARGEST_REPORT = 8e6; // bytes that are read for their figures
 const PATIENCE = 4000; // ms that the figures may take
@@ -151,6 +151,7 @@ function origin(model, kept) {
     ["folded with", Object.entries(model.versions).map(([name, version]) => `${name} ${version}`).join(" · ")],
     ["sandbox", model.sandbox],
     ["served at", el("code", {}, model.links.infer)],
+    ["run", LEVELS[model.default_level] ?? AS_IT_STANDS],
   ];
   return el("dl", {}, rows.map(([name, content]) => [el("dt", {}, name), el("dd", {}, content)]));
 }
