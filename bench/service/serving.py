@@ -40,13 +40,16 @@ IMAGE = (
     '<ir_version: 8, opset_import: ["" : 17]>\n'
     "g (float[n,3,224,224] x) => (float[n,3,1,1] y) { y = GlobalAveragePool(x) }"
 )
+CONVOLUTIONS = 5
 CASES = {
     "small JSON, 16 clients": ("http", "small", "json", 16),
     "image of 602 kB, binary, 16 clients": ("http", "image", "binary", 16),
     "image as 1.6 MB of JSON, 4 clients": ("http", "image", "json", 4),
     "small, gRPC, 4 clients": ("grpc", "small", "rpc", 4),
     "image of 602 kB, gRPC, 4 clients": ("grpc", "image", "rpc", 4),
+    "five convolutions, binary, 4 clients": ("http", "net", "binary", 4),
 }
+ALONE = "onnxruntime alone"  # what "five convolutions" is held against: a loop in one process, without a server
 
 
 @dataclass
@@ -90,13 +93,35 @@ def _models(folder: Path) -> dict[str, Path]:
             model.graph.initializer.append(numpy_helper.from_array(w, "w"))
         paths[name] = folder / f"{name}.onnx"
         onnx.save(model, paths[name])
+    paths["net"] = folder / "net.onnx"
+    onnx.save(_net(), paths["net"])
     return paths
+
+
+def _net() -> onnx.ModelProto:
+    """Return convolutions one behind the other, half a billion multiplications for each image."""
+    rng = np.random.default_rng(2)
+    lines, weights, channels = [], [], 3
+    for number in range(CONVOLUTIONS):
+        value = "x" if number == 0 else f"r{number - 1}"
+        lines.append(f"h{number} = Conv<pads=[1, 1, 1, 1]>({value}, w{number})  r{number} = Relu(h{number})")
+        array = rng.normal(size=(32, channels, 3, 3)).astype(np.float32) / np.sqrt(9 * channels)
+        weights.append(numpy_helper.from_array(array.astype(np.float32), f"w{number}"))
+        channels = 32
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]>\ng (float[n,3,112,112] x) => (float[n,32,1,1] y) {'
+        + "  ".join(lines)
+        + f"  y = GlobalAveragePool(r{CONVOLUTIONS - 1}) }}"
+    )
+    model.graph.initializer.extend(weights)
+    return model
 
 
 def _requests(folder: Path) -> dict[tuple[str, str], Path]:
     """Write the requests; over HTTP they are whole, but for the host."""
     rng = np.random.default_rng(1)
-    arrays = {"small": rng.random((1, 4), np.float32), "image": rng.random((1, 3, 224, 224), np.float32)}
+    shapes = {"small": (1, 4), "image": (1, 3, 224, 224), "net": (1, 3, 112, 112)}
+    arrays = {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
     written = {}
     for name, array in arrays.items():
         one: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": list(array.shape)}
@@ -167,7 +192,7 @@ def _bnfold(folder: Path, models: dict[str, Path]) -> Iterator[Served]:
     with _started([sys.executable, "-m", "service"], environment, http, grpc, folder / "bnfold.log") as served:
         _wait(f"http://{served.http}/readyz", served.process)
         for name, path in models.items():
-            url = f"http://{served.http}/fold?name={name}&verify=off"
+            url = f"http://{served.http}/fold?name={name}&verify=fast"
             asked = urllib.request.Request(
                 url, path.read_bytes(), {"Prefer": "wait=30", "Content-Type": "application/octet-stream"}
             )
@@ -227,16 +252,8 @@ def _memory(process: int) -> float:
 def _measure(name: str, served: Served, requests: dict[tuple[str, str], Path], seconds: float, into: Results) -> None:
     for case, (kind, model, form, clients) in CASES.items():
         address = served.http if kind == "http" else served.grpc
-        command = [sys.executable, "-m", "bench.service.asking", kind, address, str(requests[model, form])]
         for length in (seconds / 4, seconds):  # the first warms up
-            done = subprocess.run(
-                [*command, str(clients), str(length)],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=300,
-            )
+            done = _asked(kind, address, requests[model, form], clients, length)
             if done.returncode:
                 into.failures[f"{name}: {case}"] = done.stderr.strip().splitlines()[-1][:200]
                 break
@@ -246,7 +263,30 @@ def _measure(name: str, served: Served, requests: dict[tuple[str, str], Path], s
                 into.rates[case][name] = told["a_second"]
                 into.medians.setdefault(case, {})[name] = told["median_ms"]
             print(f"{name:10} {case:40} {told['a_second']:8.0f}/s  median {told['median_ms']:.2f} ms", flush=True)
-    into.memory[name] = min(into.memory.get(name, float("inf")), _memory(served.process.pid))
+
+
+def _asked(kind: str, address: str, request: Path, clients: int, seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run clients in a process of their own."""
+    command = [sys.executable, "-m", "bench.service.asking", kind, address, str(request), str(clients), str(seconds)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def _alone(path: Path, seconds: float, into: Results) -> None:
+    """Run a model in a loop in one process that does nothing else, with onnxruntime as it comes."""
+    command = [sys.executable, "-m", "bench.service.alone", str(path), str(seconds)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    case = next(case for case, (_, model, _, _) in CASES.items() if model == "net")
+    rate = float(done.stdout)
+    print(f"{ALONE:10} {case:40} {rate:8.0f}/s", flush=True)
+    into.rates.setdefault(case, {})[ALONE] = max(rate, into.rates.get(case, {}).get(ALONE, 0))
+
+
+def _with_one(name: str, folder: Path, told: argparse.Namespace, models: dict[str, Path], into: Results) -> None:
+    """Measure the memory of a server with one small model that was asked."""
+    requests = _requests(folder)
+    with _server(name, folder, {"small": models["small"]}, told) as served:
+        _asked("http", served.http, requests["small", "json"], 4, 1)
+        into.memory[name] = min(into.memory.get(name, float("inf")), _memory(served.process.pid))
 
 
 def _page(results: Results, servers: list[str]) -> str:
@@ -274,8 +314,22 @@ def _page(results: Results, servers: list[str]) -> str:
     memory = [
         f"{results.memory[server]:,.0f} | {results.memory[server] / results.memory['bnfold']:.1f}" for server in others
     ]
-    lines.append(f"| memory with both models, MiB | {results.memory['bnfold']:,.0f} | " + " | ".join(memory) + " |")
-    lines.append("")
+    lines.append(f"| memory with one small model, MiB | {results.memory['bnfold']:,.0f} | " + " | ".join(memory) + " |")
+    for case, rates in results.rates.items():
+        if ALONE in rates:
+            share = rates.get("bnfold", 0.0) / rates[ALONE]
+            lines += [
+                "",
+                f"The {case.partition(',')[0]} are half a billion multiplications an image. A loop in one process that",
+                f"does nothing but run them in onnxruntime gets {rates[ALONE]:,.0f} images a second: what is served,",
+                f"with its clients on the same processors, is {share:.0%} of that.",
+            ]
+    lines += [
+        "",
+        "Memory is what a server's processes have for themselves with their share of what they have in common (PSS).",
+        "A dash: the server does not answer such a request.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -332,8 +386,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             models, requests = _models(folder), _requests(folder)
+            _alone(models["net"], told.seconds, results)
             for server in servers:
-                with _server(server, folder, models, told) as served:
+                for part in ("one", "all"):
+                    (folder / server / part).mkdir(parents=True)
+                _with_one(server, folder / server / "one", told, models, results)
+                with _server(server, folder / server / "all", models, told) as served:
                     _measure(server, served, requests, told.seconds, results)
     for what, why in results.failures.items():
         print(f"FAILED {what}: {why}")
