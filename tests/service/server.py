@@ -156,7 +156,7 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 30) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 180) -> T:
     """Return the first true value of a condition."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

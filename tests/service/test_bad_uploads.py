@@ -283,7 +283,7 @@ def test_what_does_not_say_how_large_it_is_is_counted(client: httpx.Client) -> N
 
 
 def test_a_request_without_a_length_is_told_so(server: Server) -> None:
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=180)
     connection.putrequest("POST", "/fold")
     connection.putheader("Content-Type", "multipart/form-data; boundary=b")
     connection.endheaders()
@@ -294,7 +294,7 @@ def test_a_request_without_a_length_is_told_so(server: Server) -> None:
 
 def test_an_upload_that_never_ends_is_given_up(store: Path) -> None:
     with serving(store, upload_seconds="0.5") as server:
-        connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+        connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=180)
         connection.putrequest("POST", "/fold")
         connection.putheader("Content-Type", "multipart/form-data; boundary=b")
         connection.putheader("Content-Length", "1000")

@@ -23,7 +23,7 @@ def test_the_service_says_why_it_does_not_start(store: Path, tmp_path: Path) -> 
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BNFOLD_")}
         environment = {**clean, "BNFOLD_STORE": str(store), "BNFOLD_PORT": "0", **settings}
         done = subprocess.run(
-            [sys.executable, "-m", "service"], env=environment, check=False, capture_output=True, text=True, timeout=30
+            [sys.executable, "-m", "service"], env=environment, check=False, capture_output=True, text=True, timeout=180
         )
         return done.returncode, done.stderr
 
