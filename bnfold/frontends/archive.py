@@ -19,7 +19,6 @@ __all__ = [
     "MOST_ENTRIES",
     "Content",
     "archive_names",
-    "has_saved_model",
     "is_gzip",
     "is_tar",
     "is_zip",
@@ -122,11 +121,6 @@ def model_in(names: Iterable[str], path: Path) -> tuple[Content, str] | None:
     return None
 
 
-def has_saved_model(names: Iterable[str]) -> bool:
-    """Say whether an archive holds a SavedModel, whatever else it holds."""
-    return any(PurePosixPath(name).name in _PROGRAMS for name in names)
-
-
 def _text(path: PurePosixPath) -> str:
     return "" if str(path) == "." else str(path)
 
@@ -222,7 +216,7 @@ def _tar_names(path: Path) -> Iterator[str]:
         for count, entry in enumerate(archive):
             yield entry.name
             # The variables, which can be large, may come before the graph; their names are evidence enough.
-            if has_saved_model([entry.name]):
+            if PurePosixPath(entry.name).name in _PROGRAMS:
                 return
             if count >= MOST_ENTRIES or archive.offset > most:
                 return

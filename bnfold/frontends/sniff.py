@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bnfold.errors import CorruptModelError, UnknownFormatError
-from bnfold.frontends.archive import archive_names, has_saved_model, is_gzip, is_tar, is_zip, model_in
+from bnfold.frontends.archive import archive_names, is_gzip, is_tar, is_zip, model_in
 from bnfold.frontends.wire import Kind, kind_of
 
 __all__ = ["Format", "checkpoint_prefix", "sniff"]
@@ -21,6 +21,7 @@ _READS = (
     "and PyTorch exported programs (.pt2)"
 )
 _WHICH = f"Name a file in one of the formats that are read: {_READS}."
+_DATA = "Name the model; arrays to check it with go to --data."
 _TO_ONNX = (
     "Export the model to ONNX where it was made, in evaluation mode and without folding, and name the .onnx file."
 )
@@ -71,7 +72,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"GIF8", "a GIF image", _WHICH),
     (0, b"%PDF-", "a PDF document", _WHICH),
     (0, b"\x7fELF", "a program", _WHICH),
-    (0, b"\x93NUMPY", "a NumPy array", "Name the model; arrays to check it with go to --data."),
+    (0, b"\x93NUMPY", "a NumPy array", _DATA),
     (0, b"GGUF", "a GGUF language model", _WHICH),
     (0, b"CDF", "a NetCDF data set", _WHICH),
     (0, b"ftrt", "a TensorRT engine", "Name the model that the engine was built from."),
@@ -87,6 +88,7 @@ _TORCH_TAR = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _TABLE = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 """The last bytes of a table file, which TensorFlow's checkpoint indexes are."""
 
+_SINGLE = (".keras", ".h5", ".hdf5", ".pb", ".meta")
 _PART = re.compile(r"\.data-\d+-of-\d+$")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -187,7 +189,7 @@ def _folder(path: Path) -> Format:
         raise UnknownFormatError(
             f"{path} is a folder that looks like an unpacked .keras file", hint="Name the .keras file itself."
         )
-    models = [name for name in names if name.endswith((".onnx", ".keras", ".h5", ".hdf5", ".pb", ".meta"))]
+    models = [name for name in names if name.endswith((".onnx", *_SINGLE))]
     if models:
         hint = f"Name the file inside it, for example: {path / models[0]}"
     else:
@@ -275,18 +277,14 @@ def _zip(path: Path, head: bytes) -> Format:
     held = set(names)
     if "config.json" in held and held & {"metadata.json", "model.weights.h5"}:
         return Format.KERAS
-    if has_saved_model(names):
-        return Format.SAVED_MODEL_ARCHIVE
+    if inside := model_in(names, path):
+        return Format(f"{inside[0]}-archive")
     if any(re.fullmatch(r"(?:[^/]+/)?models/[^/]+\.json", name) for name in names):
         return Format.TORCH_EXPORT
-    if not any(name.endswith(("/archive_format", ".pkl")) for name in names) and (inside := model_in(names, path)):
-        return Format(f"{inside[0]}-archive")
     _refuse_torch(path, names)
     if names and all(name.endswith(".npy") for name in names):
-        raise UnknownFormatError(
-            f"{path} looks like a NumPy archive of arrays", hint="Name the model; arrays to check it with go to --data."
-        )
-    files = [name for name in names if name.endswith((".keras", ".h5", ".hdf5", ".pb", ".meta"))]
+        raise UnknownFormatError(f"{path} looks like a NumPy archive of arrays", hint=_DATA)
+    files = [name for name in names if name.endswith(_SINGLE)]
     holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "nothing"
     raise UnknownFormatError(
         f"{path} is a zip archive that holds no model that can be read as it is: {holds}",
@@ -324,8 +322,7 @@ def _tar(path: Path, head: bytes) -> Format:
     if is_gzip(head) and not _unpacks_to_tar(path):
         raise UnknownFormatError(f"{path} is a file compressed with gzip", hint="Unpack it with gunzip first.")
     names = archive_names(path, head)
-    inside = model_in(names, path)
-    if inside is not None:
+    if inside := model_in(names, path):
         return Format(f"{inside[0]}-archive")
     if any("variables/variables." in name for name in names):
         return Format.SAVED_MODEL_ARCHIVE

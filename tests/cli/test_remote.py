@@ -421,7 +421,7 @@ def test_a_checkpoint_travels_as_its_own_files_and_no_others(tmp_path: Path, nam
                 (tmp_path / folder / f"m-{number}.{part}").write_bytes(b"x")
         (tmp_path / folder / "events.out").write_bytes(b"x")
     # What training wrote there is the path on its own machine.
-    (tmp_path / "run" / "checkpoint").write_text('model_checkpoint_path: "/home/you/run/m-9"\n', "utf-8")
+    (tmp_path / "run" / "checkpoint").write_text('model_checkpoint_path: "/training/run/m-9"\n', "utf-8")
     with packed(tmp_path / named) as parcel:
         assert parcel.name == f"m-{step}.zip"
         parts = ("meta", "index", "data-00000-of-00002", "data-00001-of-00002")
