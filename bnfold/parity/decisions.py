@@ -106,6 +106,11 @@ def decisions_of(model: ModelProto, floating: Callable[[str], bool]) -> Decision
                     (chosen if is_choice else floats)[stacked] = None
                     known |= {stacked if is_choice else f"by {stacked}"}
                     turns[stacked] = ((called(node),), inner)
+            for body in _bodies(node):
+                # What a body chooses by a float from around it.
+                outer = [name for name in _chosen_by(body) if name in varying and floating(name)]
+                floats.update({name: None for name in outer if name not in fed})
+                known |= {f"by {name}" for name in outer}
             if names:
                 chosen.update(dict.fromkeys(names))
                 floats.update({name: None for name in computed if name not in fed})
@@ -147,9 +152,17 @@ def _inside(loop: NodeProto, body: GraphProto) -> Iterator[tuple[str, str, bool]
     for node in body.node:
         names = list(_jumping(node))
         read = [name for name in node.input if name in computed]
-        if names and read:
+        if names:
             yield from ((f"{called(loop)}/{name}", name, True) for name in names)
             yield from ((f"{called(loop)}/{name}", name, False) for name in dict.fromkeys(read))
+
+
+def _chosen_by(body: GraphProto) -> Iterator[str]:
+    """Yield the names that a body chooses by and does not compute."""
+    computed = {name for node in body.node for name in node.output}
+    for node in body.node:
+        if any(True for _ in _jumping(node)):
+            yield from (name for name in node.input if name and name not in computed)
 
 
 def opened(model: ModelProto, floating: Callable[[str], bool]) -> ModelProto:
@@ -211,7 +224,10 @@ def within(decisions: Decisions, model: ModelProto, other: ModelProto) -> tuple[
         for name in known.intersection(node.output):
             there = theirs.get(name)
             if name in decisions.turns:  # what a loop returns of its turns is called after what it is inside
-                found.update({name: None} if there is not None and there.op_type == node.op_type else {})
+                outer = [read for body in _bodies(node) for read in _chosen_by(body) if read in decisions.floats]
+                reads = [read for read in outer if read in theirs]
+                same = there is not None and there.op_type == node.op_type
+                found.update(dict.fromkeys([name, *reads] if same else []))
             elif name in decisions.chosen and there is not None and list(there.input) == list(node.input):
                 reads = [read for read in node.input if read in decisions.floats and read in theirs]
                 found.update(dict.fromkeys([name, *reads] if there.op_type == node.op_type else []))

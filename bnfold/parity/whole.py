@@ -147,6 +147,8 @@ def rounding_model(unfolded: ModelProto, folded: ModelProto) -> ModelProto | Non
     return unfolded if TensorProto.DOUBLE in stored else None
 
 
+_UNSEEN = "it stands behind a choice that rounding decides, and what was chosen cannot be seen"
+
 Redraw = Callable[[int], Run | None]
 
 
@@ -193,22 +195,35 @@ class Ledger:
             if run.fragile(self.output):
                 self._set_aside()
                 return
+            if self._resized(redraw):
+                self._set_aside("rounding alone changes its shape")
+                return
             self._blame(run.probe, f"shape {_shown(value)} is not the reference's {_shown(reference)}")
             return
         run = _flat(run, self.output)
         if roundoff(run.candidate[self.output].dtype):
             self._add_floats(run, lambda look: None if (again := redraw(look)) is None else _flat(again, self.output))
         else:
-            self._add_exact(run)
+            self._add_exact(run, redraw)
+
+    def _resized(self, redraw: Redraw) -> bool:
+        """Whether rounding alone decides how large the output is."""
+        for look in range(_LOOKS):
+            again = redraw(look)
+            if again is None:
+                return False
+            if shapes(again.noisy[self.output]) != shapes(again.quiet[self.output]):
+                return True
+        return False
 
     def _blame(self, probe: str, why: str) -> None:
         if why and not self.failure:
             self.failure, self.probe = f"{why}, on the probe {probe!r}", probe
 
-    def _set_aside(self) -> None:
+    def _set_aside(self, why: str = _UNSEEN) -> None:
         self.aside += 1
         self.unseen += 1
-        self.doubt = "it stands behind a choice that rounding decides, and what was chosen cannot be seen"
+        self.doubt = why
 
     def _errors(self, run: Run) -> _Figures:
         value, base, reference = (side[self.output] for side in (run.candidate, run.unfolded, run.reference))
@@ -237,6 +252,24 @@ class Ledger:
             return _Figures(theirs.errors.whole, own.errors.whole, whole, whole, theirs.compared, theirs.misplaced)
         return _Figures(theirs.errors.worst, own.errors.worst, baseline, whole, theirs.compared, theirs.misplaced)
 
+    def _hopeless(self) -> float:
+        return _BACKED * _HOPELESS if self.backed else _HOPELESS
+
+    def _tells_nothing(self, run: Run, figures: _Figures) -> bool:
+        """Whether a probe says nothing about this output; it is set aside then."""
+        amplified = run.amplification.get(self.output, 0.0)
+        extreme = _BACKED * EXTREME if self.backed else EXTREME
+        if figures.compared and figures.noise <= self._hopeless() and amplified <= extreme:
+            return False
+        self.aside += 1
+        if not figures.compared and not np.isfinite(run.unfolded[self.output]).any():
+            self.doubt = self.doubt or _out_of_range(run, self.output)
+        if figures.noise > self._hopeless():
+            self.doubt = f"rounding alone changes it by {figures.noise:.2g}"
+        elif amplified > extreme:
+            self.doubt = f"a change in the input's last place changes it by {amplified:.2g}"
+        return True
+
     def _add_floats(self, run: Run, redraw: Redraw) -> None:
         figures = self._errors(run)
         if figures.misplaced:
@@ -245,20 +278,11 @@ class Ledger:
             )
             return
         self.compared += figures.compared
-        amplified = run.amplification.get(self.output, 0.0)
-        hopeless, extreme = (_BACKED * bound if self.backed else bound for bound in (_HOPELESS, EXTREME))
-        if not figures.compared or figures.noise > hopeless or amplified > extreme:
-            self.aside += 1
-            if not figures.compared and not np.isfinite(run.unfolded[self.output]).any():
-                self.doubt = self.doubt or _out_of_range(run, self.output)
-            if figures.noise > hopeless:
-                self.doubt = f"rounding alone changes it by {figures.noise:.2g}"
-            elif amplified > extreme:
-                self.doubt = f"a change in the input's last place changes it by {amplified:.2g}"
+        if self._tells_nothing(run, figures):
             return
         size = run.reference[self.output].size
         u = max(roundoff(run.candidate[self.output].dtype), roundoff(run.unfolded[self.output].dtype))
-        candidate, baseline, own = figures.candidate, figures.baseline, figures.own
+        candidate, baseline, own, noise = figures.candidate, figures.baseline, figures.own, figures.noise
         for look in range(0 if self.failure else _LOOKS):  # one failure is enough
             if candidate <= allowed(baseline, size, u):
                 break
@@ -267,7 +291,10 @@ class Ledger:
                 break
             other = self._errors(again)
             candidate = max(candidate, math.inf if other.misplaced else other.candidate)
-            baseline, own = max(baseline, other.baseline), max(own, other.own)
+            baseline, own, noise = max(baseline, other.baseline), max(own, other.own), max(noise, other.noise)
+        if self._hopeless() < noise < math.inf:  # a choice that is made inside a branch or a loop, where nobody sees it
+            self._set_aside(f"rounding alone changes it by {noise:.2g}")
+            return
         limit = self.allowed = allowed(baseline, size, u)
         if candidate > limit and run.fragile(self.output):
             self._set_aside()
@@ -283,7 +310,21 @@ class Ledger:
         if candidate > limit:
             self._blame(run.probe, f"error {candidate:.2g} against float64, {limit:.2g} allowed")
 
-    def _add_exact(self, run: Run) -> None:
+    def _steady(self, wrong: Array, redraw: Redraw) -> Array | None:
+        """Return which of the wrong elements rounding does not change; None where it is to blame for all of them."""
+        unsteady = np.zeros_like(wrong)
+        for look in range(_LOOKS):
+            again = None if self.failure or not (wrong & ~unsteady).any() else redraw(look)
+            if again is None:
+                break
+            noisy, quiet = again.noisy[self.output], again.quiet[self.output]
+            unsteady |= np.asarray(noisy != quiet) if noisy.shape == quiet.shape == wrong.shape else True
+        if not unsteady.any():
+            return wrong
+        self._set_aside(f"rounding alone changes {int(unsteady.sum())} of its {unsteady.size} values")
+        return wrong & ~unsteady if (wrong & ~unsteady).any() else None
+
+    def _add_exact(self, run: Run, redraw: Redraw) -> None:
         self.kind = "exact"
         value, base, reference = (side[self.output] for side in (run.candidate, run.unfolded, run.reference))
         # Where the floats behind a choice are compared themselves, its consequences are what they have to be. Else the
@@ -309,6 +350,10 @@ class Ledger:
         if wrong.any() and run.fragile(self.output):
             self._set_aside()
             return
+        steady = self._steady(wrong, redraw)
+        if steady is None:
+            return
+        wrong = steady
         self.probes += 1
         self.compared += int(value.size)
         plain = run.reference[self.output]
@@ -323,7 +368,7 @@ class Ledger:
         verdict, detail = Verdict.PASS, ""
         if self.failure:
             verdict, detail = Verdict.FAIL, self.failure
-        elif (self.doubt and not self.probes) or self.unseen > self.probes:
+        elif (self.doubt and not self.probes) or 0 < self.unseen >= self.probes:
             verdict, detail = Verdict.INCONCLUSIVE, self.doubt
         elif not self.probes or not self.compared:
             verdict, detail = Verdict.INCONCLUSIVE, "nothing was compared: no probe has a finite value"

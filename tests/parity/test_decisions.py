@@ -204,3 +204,98 @@ def test_elements_are_gathered_from_a_table_of_any_size() -> None:
     expected = np.stack([x[places[:, column], column] for column in range(3)], axis=1)
     assert np.array_equal(run_float64(model, {"x": x, "i": places})["y"], expected.astype(np.float64))
     assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+NEARLY = "s = ReduceSum<keepdims = 1>(x, ax)  e = Exp(s)  l = Mul(e, pair)"
+"""Two numbers that are as good as equal, on every input."""
+BY_PLACE = """k = ArgMax<axis = 1, keepdims = 0>({})  {} = Gather(table, k)"""
+IN_A_BRANCH = f"""g (float[N, 4] x, bool c) => (float[N, 3] y) {{ {NEARLY}
+    y = If(c) <then_branch = t () => (float[N, 3] a) {{ {BY_PLACE.format("l", "a")} }},
+               else_branch = f () => (float[N, 3] b) {{
+                   k = ArgMin<axis = 1, keepdims = 0>(l)  b = Gather(table, k) }}> }}"""
+IN_A_BRANCH_OF_A_LOOP = f"""g (float[1, 4] x) => (float[1, 3] y) <int64 n = {{2}}, bool go = {{1}}> {{ {NEARLY}
+    z = Gather(table, zero)
+    y = Loop(n, go, z) <body = body (int64 i, bool c, float[1, 3] o) => (bool d, float[1, 3] p) {{
+        d = Identity(c)
+        p = If(c) <then_branch = t () => (float[1, 3] a) {{ {BY_PLACE.format("l", "a")} }},
+                   else_branch = f () => (float[1, 3] b) {{ b = Identity(o) }}> }}> }}"""
+OF_SIZES_THAT_CHANGE = f"""g (float[N, 4] x) => (float[M, 2] z, float[K, 3] y)
+    <int64 n = {{2}}, bool go = {{1}}> {{ {NEARLY}
+    z, y = Loop(n, go, l) <body = body (int64 i, bool c, float[A, 2] o) => (bool d, float[B, 2] p, float[C, 3] q) {{
+        d = Identity(c)  p = Concat<axis = 0>(o, l)  {BY_PLACE.format("p", "r")}
+        q = ReduceSum<keepdims = 1>(r, first) }}> }}"""
+AS_A_NUMBER = f"""g (float[N, 4] x, bool c) => (int64[N] y) {{ {NEARLY}
+    y = If(c) <then_branch = t () => (int64[N] a) {{ a = ArgMax<axis = 1, keepdims = 0>(l) }},
+               else_branch = f () => (int64[N] b) {{ b = ArgMin<axis = 1, keepdims = 0>(l) }}> }}"""
+AS_MANY = f"""g (float[N, 4] x, bool c) => (float[M] y) {{ {NEARLY}
+    y = If(c) <then_branch = t () => (float[A] a) {{ u, v = Split<axis = 1>(l)  g = Greater(v, u)
+                   m = Reshape(g, flat)  i = Compress(s, m)  a = Mul(i, big) }},
+               else_branch = f () => (float[B] b) {{ j = Reshape(s, flat)  b = Neg(j) }}> }}"""
+GOES_ON = f"""g (float[N, 4] x) => (float[N, 4] y) <int64 n = {{6}}, bool go = {{1}}> {{ {NEARLY}
+    p = ReduceMax<keepdims = 0>(e)  q = Mul(p, one)  r = Mul(p, near)
+    y = Loop(n, go, x) <body = body (int64 i, bool c, float[N, 4] o) => (bool d, float[N, 4] t) {{
+        d = Greater(r, q)  t = Mul(o, big) }}> }}"""
+TAKEN = f"""g (float[N, 4] x) => (float[N, 4] y) {{ {NEARLY}
+    p = ReduceMax<keepdims = 0>(e)  q = Mul(p, one)  r = Mul(p, near)  c = Greater(r, q)
+    y = If(c) <then_branch = t () => (float[N, 4] a) {{ a = Mul(x, big) }},
+               else_branch = f () => (float[N, 4] b) {{ b = Neg(x) }}> }}"""
+
+
+def _nearly(text: str, apart: float) -> ModelProto:
+    model = parser.parse_model(f"{HEAD} {text}")
+    arrays = {
+        "ax": np.array([1]),
+        "first": np.array([0]),
+        "flat": np.array([-1]),
+        "zero": np.array([0]),
+        "one": np.float32(1),
+        "near": np.float32(1 + apart),
+        "pair": np.array([1, 1 + apart], np.float32),
+        "big": np.float32(4),
+        "table": np.array([[1, 2, 3], [40, -50, 60]], np.float32),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items())
+    return model
+
+
+LAST_PLACE = 2.0**-23
+
+
+@pytest.mark.parametrize(
+    ("text", "output", "by"),
+    [
+        (IN_A_BRANCH, "y", "rounding alone changes it by 23"),
+        (IN_A_BRANCH_OF_A_LOOP, "y", "rounding alone changes it by 23"),
+        (OF_SIZES_THAT_CHANGE, "y", "rounding alone changes it by 23"),
+        (AS_A_NUMBER, "y", "rounding alone changes 1 of its 1 values"),
+    ],
+    ids=["branch", "branch of a loop", "sizes that change", "a number"],
+)
+def test_a_choice_between_equals_that_nobody_sees_is_inconclusive_with_its_number(
+    text: str, output: str, by: str
+) -> None:
+    assert verify(unfolded=_nearly(text, 0.0), folded=_nearly(text, 0.0), seed=0).verdict.passed
+    parity = verify(unfolded=_nearly(text, 0.0), folded=_nearly(text, LAST_PLACE), seed=0)
+    assert parity.verdict is Verdict.INCONCLUSIVE, parity.summary
+    assert next(item.detail for item in parity.folding if item.output == output) == by
+
+
+def test_how_many_are_chosen_where_nobody_sees_it_is_inconclusive() -> None:
+    parity = verify(unfolded=_nearly(AS_MANY, 0.0), folded=_nearly(AS_MANY, LAST_PLACE), seed=0)
+    assert parity.verdict is Verdict.INCONCLUSIVE
+    assert parity.folding[0].detail == "rounding alone changes its shape"
+
+
+@pytest.mark.parametrize("text", [TAKEN, GOES_ON], ids=["which branch", "how many turns"])
+def test_which_branch_is_taken_and_how_often_a_loop_turns_is_followed(text: str) -> None:
+    assert verify(unfolded=_nearly(text, 0.0), folded=_nearly(text, LAST_PLACE), seed=0).verdict.passed
+    parity = verify(unfolded=_nearly(text, 0.0), folded=_nearly(text, 1e-3), seed=0)
+    assert parity.verdict is Verdict.FAIL
+    assert parity.folding[0].detail.startswith("r, by which it is chosen, is off: error 0.001 against float64")
+
+
+@pytest.mark.parametrize("text", [IN_A_BRANCH, IN_A_BRANCH_OF_A_LOOP, AS_A_NUMBER, AS_MANY])
+def test_a_mistake_in_a_choice_that_nobody_sees_never_passes(text: str) -> None:
+    """The two numbers are far apart, and the wrong one is chosen: rounding does not explain it."""
+    parity = verify(unfolded=_nearly(text, 0.5), folded=_nearly(text, -0.5), seed=0)
+    assert parity.verdict is Verdict.FAIL
