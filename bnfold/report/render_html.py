@@ -141,7 +141,7 @@ def _gates(report: Report, names: tuple[str, str]) -> Sequence[tuple[str, str, s
     """Return every check in one row: its name, its verdict's kind and word, and its figures."""
     parity = report.parity
     if parity is None:
-        return []
+        return _own(report)
     rows = [
         ("form of the file", _kind(item.verdict.value), item.verdict.says, f"{item.check}: {item.detail}")
         for item in parity.static
@@ -181,7 +181,21 @@ def _gates(report: Report, names: tuple[str, str]) -> Sequence[tuple[str, str, s
         off = f"off by {_figure(law.figure)}, {_figure(law.limit)} allowed" if law.figure else "no difference"
         said = law.detail or off
         rows.append((law.name, _kind(law.verdict.value), law.verdict.says, said))
-    return rows
+    return [*rows, *_own(report)]
+
+
+def _own(report: Report) -> list[tuple[str, str, str, str]]:
+    """Return a row for the artifact as its own framework runs it, which need not be in inference mode."""
+    own = report.own
+    if own is None:
+        return []
+    name = "the file as its framework runs it"
+    if own.agrees is None:
+        return [(name, "doubtful", "NOT TOLD", own.why)]
+    if own.agrees:
+        return [(name, "good", "AGREES", f"the same answers, largest difference {own.error or 0:.2g}")]
+    far = "another shape" if own.error is None else f"off by {own.error:.2g} of the largest value"
+    return [(name, "doubtful", "DIFFERS", f"{far}; {own.why}" if own.why else far)]
 
 
 def _compared(item: Any, names: tuple[str, str], gate: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from bnfold.parity.layerwise import Histogram, Layerwise, SharedValue, WorstLayer
 from bnfold.parity.verdict import Parity, Verdict
-from bnfold.report import BatchNorm, Neighbour, Paired, Report, Surroundings
+from bnfold.report import BatchNorm, Neighbour, OwnAnswer, Paired, Report, Surroundings
 from bnfold.report.conclusion import conclusion
 from bnfold.report.figures import plot
 from bnfold.report.render_html import render_page
@@ -265,6 +265,31 @@ def test_what_was_paired_and_what_shows_the_fault_are_named() -> None:
     text = Page(render_page(one)).all("body")[0].text
     assert 'The input x of A was taken for "><script>' in text
     assert "The smallest piece that shows it, with its inputs: repro/<b>" in text
+
+
+@pytest.mark.parametrize(
+    ("own", "kind", "says"),
+    [
+        (OwnAnswer(agrees=True, error=3e-7, why=""), "good", "AGREESthe same answers, largest difference 3e-07"),
+        (
+            OwnAnswer(agrees=False, error=0.42, why="it drops values while it runs"),
+            "doubtful",
+            "DIFFERSoff by 0.42 of the largest value; it drops values while it runs",
+        ),
+        (OwnAnswer(agrees=False, error=None, why=""), "doubtful", "DIFFERSanother shape"),
+        (OwnAnswer(agrees=None, error=None, why="it has no call"), "doubtful", "NOT TOLDit has no call"),
+    ],
+    ids=["agrees", "differs", "another shape", "not told"],
+)
+@pytest.mark.parametrize("verified", [True, False], ids=["verified", "not verified"])
+def test_the_page_says_whether_the_artifact_answers_the_same_by_itself(
+    own: OwnAnswer, kind: str, says: str, *, verified: bool
+) -> None:
+    told = report(own=own) if verified else report(own=own, parity=None, verdict="not-verified")
+    rows = [row for row in Page(render_page(told)).all("tr") if "the file as its framework runs it" in row.text]
+    assert [row.text for row in rows] == [f"the file as its framework runs it{says}"]
+    assert f'class="verdict-word {kind}"' in render_page(told)
+    assert "the file as its framework runs it" not in render_page(report())
 
 
 def test_the_page_holds_what_a_reader_looks_for() -> None:
