@@ -274,8 +274,7 @@ def _hdf5(path: Path, superblock: bytes, content: mmap.mmap) -> Format:
 
 def _zip(path: Path, head: bytes) -> Format:
     names = archive_names(path, head)
-    held = set(names)
-    if "config.json" in held and held & {"metadata.json", "model.weights.h5"}:
+    if "config.json" in names and {"metadata.json", "model.weights.h5"} & set(names):
         return Format.KERAS
     if inside := model_in(names, path):
         return Format(f"{inside[0]}-archive")
