@@ -165,7 +165,8 @@ def _gates(report: Report, names: tuple[str, str]) -> Sequence[tuple[str, str, s
         said = error if level.verdict.passed else level.detail
         wrong = level.verdict is Verdict.FAIL
         said += "; the file is right, onnxruntime's own graph optimization is not: switch it off" if wrong else ""
-        row = ("doubtful", "DIFFERS") if wrong else (_kind(level.verdict.value), level.verdict.says)
+        word = "PASS" if level.verdict.passed else level.verdict.says
+        row = ("doubtful", "DIFFERS") if wrong else (_kind(level.verdict.value), word)
         rows.append(("onnxruntime at its default level", *row, f"{level.output}: {said}"))
     for choice in parity.behaviour:
         said = f"{choice.output}, {choice.candidate}: {choice.agreed} of {choice.rows} rows choose the same classes"
@@ -191,7 +192,7 @@ def _own(report: Report) -> list[tuple[str, str, str, str]]:
         return []
     name = "the file as its framework runs it"
     if own.agrees is None:
-        return [(name, "doubtful", "NOT TOLD", own.why)]
+        return [(name, "doubtful", "UNKNOWN", own.why)]
     if own.agrees:
         return [(name, "good", "AGREES", f"the same answers, largest difference {own.error or 0:.2g}")]
     far = "another shape" if own.error is None else f"off by {own.error:.2g} of the largest value"

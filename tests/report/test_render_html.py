@@ -277,7 +277,7 @@ def test_what_was_paired_and_what_shows_the_fault_are_named() -> None:
             "DIFFERSoff by 0.42 of the largest value; it drops values while it runs",
         ),
         (OwnAnswer(agrees=False, error=None, why=""), "doubtful", "DIFFERSanother shape"),
-        (OwnAnswer(agrees=None, error=None, why="it has no call"), "doubtful", "NOT TOLDit has no call"),
+        (OwnAnswer(agrees=None, error=None, why="it has no call"), "doubtful", "UNKNOWNit has no call"),
     ],
     ids=["agrees", "differs", "another shape", "not told"],
 )
@@ -304,6 +304,15 @@ def test_the_page_holds_what_a_reader_looks_for() -> None:
     rows = [element.text for element in page.all("tr")]
     assert any(row.startswith("BatchNormalization31") for row in rows)
     assert any(row.startswith("batch independence") for row in rows)
+
+
+def test_words_of_verdicts_are_short_because_they_do_not_wrap() -> None:
+    better = replace(comparison(), verdict=Verdict.PASS_MORE_ACCURATE)
+    parity = replace(PARITY, folding=(better,), translation=(better,), rewritten=(better,))
+    page = Page(render_page(report(parity=parity)))
+    words = [cell.text for cell in page.all("td") if "verdict-word" in cell.attributes.get("class", "")]
+    assert words
+    assert max(map(len, words)) <= len("INCONCLUSIVE")
 
 
 def test_a_curve_stands_where_its_errors_say() -> None:
