@@ -97,7 +97,6 @@ def _defect(error: Exception) -> dict[str, Any]:
 
 def _convert(folder: Path, job: dict[str, Any], tell: Callable[[str, float | None], None]) -> dict[str, Any]:
     import bnfold
-    from service.serving.session import UnrunnableError, open_session, signature_of
 
     told = dict(job["options"])
     architecture = folder / "architecture" / "architecture.json"
@@ -123,6 +122,9 @@ def _convert(folder: Path, job: dict[str, Any], tell: Callable[[str, float | Non
     written = conversion.save(folder / "out" / "model.onnx")
     (folder / "out" / "report.json").write_text(conversion.report.to_json(), "utf-8")
     (folder / "out" / "report.html").write_text(conversion.report.to_html(), "utf-8")
+    # Only now: a file that is refused shall not wait for what runs models.
+    from service.serving.session import UnrunnableError, open_session, signature_of
+
     wanted = {"model.onnx", "report.json", "report.html"}
     strays = sorted(path.name for path in (folder / "out").iterdir() if path.name not in wanted)
     if strays or written.name != "model.onnx":
