@@ -87,6 +87,90 @@ def test_one_channel_is_a_channel() -> None:
     same(model, function, RNG.normal(size=(3, 1)).astype(np.float32))
 
 
+def _steps(x: Any, spelling: str) -> Any:
+    tf = tensorflow()
+    mean, variance, beta, gamma = (tf.constant(value, x.dtype) for value in (MEAN, VARIANCE, BETA, GAMMA))
+    deviation = tf.sqrt(variance + 1e-3)
+    match spelling:
+        case "divided":
+            return (x - mean) / deviation * gamma + beta
+        case "gamma first":
+            return beta + gamma * (x - mean) / deviation
+        case "rsqrt":
+            return (x - mean) * tf.math.rsqrt(variance + 1e-3) * gamma + beta
+        case "gamma over deviation":
+            return (x - mean) * (gamma / deviation) + beta
+        case "gamma times rsqrt":
+            return (x - mean) * (gamma * tf.math.rsqrt(variance + 1e-3)) + beta
+        case "one over deviation":
+            return (x - mean) * (1.0 / deviation) * gamma + beta
+        case "reciprocal":
+            return gamma * ((x - mean) * tf.math.reciprocal(deviation)) + beta
+        case "no gamma":
+            return (x - mean) / deviation + beta
+        case "no beta":
+            return (x - mean) / deviation * gamma
+        case "neither":
+            return (x - mean) / deviation
+        case "a number for gamma":
+            return (x - mean) / deviation * 0.7 + beta
+    mean, deviation, gamma, beta = (tf.reshape(value, [1, 4]) for value in (mean, deviation, gamma, beta))
+    return (x - mean) / deviation * gamma + beta
+
+
+SPELLINGS = ["divided", "gamma first", "rsqrt", "gamma over deviation", "gamma times rsqrt", "one over deviation",
+    "reciprocal", "no gamma", "no beta", "neither", "a number for gamma", "with an axis kept"]  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_steps_that_people_write_one_by_one_are_read(spelling: str) -> None:
+    model = converted(lambda x: _steps(x, spelling), [None, 4])
+    assert [node.op_type for node in model.graph.node] == ["BatchNormalization"]
+    same(model, lambda x: _steps(x, spelling), RNG.normal(size=(3, 4)).astype(np.float32))
+
+
+def test_steps_along_another_axis_and_in_double_precision_are_read() -> None:
+    def function(x: Any) -> Any:
+        tf = tensorflow()
+        mean, variance, beta, gamma = (
+            tf.constant(value.reshape(4, 1), "float64") for value in (MEAN, VARIANCE, BETA, GAMMA)
+        )
+        return (x - mean) / tf.sqrt(variance + 1e-3) * gamma + beta
+
+    model = converted(function, [None, 4, 5], "float64")
+    assert len(norms_of(model)) == 1
+    same(model, function, RNG.normal(size=(3, 4, 5)), 1e-14)
+
+
+def _almost_steps(x: Any, change: str) -> Any:
+    tf = tensorflow()
+    mean, variance, beta, gamma = (tf.constant(value, x.dtype) for value in (MEAN, VARIANCE, BETA, GAMMA))
+    deviation = tf.sqrt(variance + 1e-3)
+    match change:
+        case "no mean":
+            return x / deviation * gamma + beta
+        case "two roots":
+            return (x - mean) / deviation / deviation + beta
+        case "the other way round":
+            return (mean - x) / deviation * gamma + beta
+        case "divides by x":
+            return gamma / (x - mean) * deviation + beta
+        case "times the root":
+            return (x - mean) * deviation * gamma + beta
+        case "wider":
+            return (x[:, :1] - mean[:1]) / deviation * gamma + beta
+    return (x - mean) / tf.sqrt(variance) * gamma + beta
+
+
+@pytest.mark.parametrize(
+    "change", ["no mean", "two roots", "the other way round", "divides by x", "times the root", "wider", "no epsilon"]
+)
+def test_steps_that_only_look_like_one_stay_arithmetic(change: str) -> None:
+    model = converted(lambda x: _almost_steps(x, change), [None, 4])
+    assert norms_of(model) == []
+    same(model, lambda x: _almost_steps(x, change), RNG.normal(size=(3, 4)).astype(np.float32), 2e-5)
+
+
 def _almost(x: Any, change: str) -> Any:
     tf = tensorflow()
     mean, variance, beta, gamma = (tf.constant(value, "float32") for value in (MEAN, VARIANCE, BETA, GAMMA))

@@ -1,14 +1,15 @@
 """Batch norms that a graph spells out as arithmetic, found by their structure and marked as what they are.
 
-``tf.nn.batch_normalization`` writes ``x·inv + (beta − mean·inv)`` with ``inv = gamma / sqrt(var + epsilon)``. With its
-weights being constants that is a multiplication and an addition, which fold; but whoever counts batch norms does not
-see it, and one that cannot be folded would be lost without a word.
+``tf.nn.batch_normalization`` writes ``x·inv + (beta − mean·inv)`` with ``inv = gamma / sqrt(var + epsilon)``; people
+write ``(x − mean) / sqrt(var + epsilon) · gamma + beta``. With its weights being constants that is a multiplication and
+an addition, which fold; but whoever counts batch norms does not see it, and one that cannot be folded would be lost
+without a word.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,9 @@ Array = npt.NDArray[Any]
 _LARGEST = 1 << 22
 _MOST_STEPS = 200
 _ADD = ("Add", "AddV2")
+_DIVIDE = ("RealDiv", "Div")
 _SAME = ("Identity", "StopGradient", "Cast", "Reshape", "ExpandDims")
-_CONSTANT = frozenset([*_SAME, *_ADD, "Const", "Sub", "Mul", "Neg", "Rsqrt", "Sqrt", "Reciprocal", "RealDiv"])
+_CONSTANT = frozenset([*_SAME, *_ADD, "Const", "Sub", "Mul", "Neg", "Rsqrt", "Sqrt", "Reciprocal", *_DIVIDE])
 _OWN_SCOPE = re.compile(r"/batchnorm(_\d+)?/add_1(_\d+)?$|/FusedBatchNorm(V\d)?(_\d+)?$")
 _CALLS = re.compile(r"^((Stateful)?PartitionedCall(_\d+)?/)+")
 
@@ -47,14 +49,18 @@ def with_markers(frozen: Frozen) -> tuple[Frozen, dict[str, BatchNorm]]:
     """
     net = Net.of(frozen.graph_def)
     constants = _constants(net)
-    sums = [node for node in net.nodes.values() if node.op in _ADD and node.name not in constants]
-    if not any(node.op == "Rsqrt" and node.name in constants for node in net.nodes.values()):
+    if not any(node.op in ("Rsqrt", "Sqrt") and node.name in constants for node in net.nodes.values()):
         return frozen, {}
+    readers = net.consumers()
     shapes = shapes_of(net)
     marked = net.copy()
     found: dict[str, BatchNorm] = {}
-    for node in sums:
-        spelled = _read(net, constants, shapes, node)
+    for node in net.nodes.values():
+        if node.name in constants:
+            continue
+        spelled = _read(net, constants, shapes, node) if node.op in _ADD else None
+        if spelled is None and node.op in (*_ADD, "Mul", *_DIVIDE):
+            spelled = _read_steps(net, constants, shapes, node, readers.get(node.name, ()))
         if spelled is not None:
             key = f"bnfold/spelled-out/{len(found)}"
             found[key] = spelled.norm
@@ -104,6 +110,111 @@ def _read(net: Net, constants: set[str], shapes: Mapping[Ref, Shape], node: Any)
     return None
 
 
+def _read_steps(
+    net: Net, constants: set[str], shapes: Mapping[Ref, Shape], node: Any, readers: Sequence[tuple[str, int]]
+) -> _Spelled | None:
+    """Return the batch norm whose last step a node is, where each of its parts is a step of its own."""
+    if node.op not in _ADD and any(_step(constants, net.nodes[reader]) is not None for reader, _ in readers):
+        return None  # it goes on
+    beta: Ref | None = None
+    factors: list[tuple[str, Ref]] = []
+    last: Any = node
+    while (step := _step(constants, last)) is not None:
+        source, constant = step
+        if last.op in _ADD and beta is None and not factors:
+            beta = constant
+        elif last.op in ("Mul", *_DIVIDE):
+            factors.append((last.op, constant))
+        elif last.op == "Sub" and factors:
+            return _stepped(net, shapes, node, _Steps(source, constant, factors, beta))
+        else:
+            return None
+        last = net.nodes[source[0]]
+    return None
+
+
+def _step(constants: set[str], node: Any) -> tuple[Ref, Ref] | None:
+    """Return what a node computes with a constant, and the constant; None where it does something else."""
+    if node.op not in (*_ADD, "Mul", "Sub", *_DIVIDE):
+        return None
+    pairs = _both_orders(data_inputs(node))
+    for source, constant in pairs[: 2 if node.op in (*_ADD, "Mul") else 1]:
+        if constant[0] in constants and source[0] not in constants:
+            return source, constant
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    source: Ref
+    mean: Ref
+    factors: list[tuple[str, Ref]]
+    beta: Ref | None
+
+
+def _stepped(net: Net, shapes: Mapping[Ref, Shape], node: Any, steps: _Steps) -> _Spelled | None:
+    roots = [(op, ref, found) for op, ref in steps.factors if (found := _rooted(net, op, ref)) is not None]
+    mean = _evaluate(net, steps.mean)
+    beta = None if steps.beta is None else _evaluate(net, steps.beta)
+    factors = [(op, _evaluate(net, ref)) for op, ref in steps.factors]
+    if len(roots) != 1 or mean is None or (beta is None and steps.beta is not None):
+        return None
+    ((_, _, (variance, epsilon)),) = roots
+    scale = np.ones((), variance.dtype)
+    with np.errstate(all="ignore"):
+        for op, factor in factors:
+            if factor is None:
+                return None
+            scale = np.asarray(scale * factor if op == "Mul" else scale / factor)
+        # What is beside the root is gamma, wherever it stands; in float64, because it is taken out again.
+        wide = np.asarray(scale, np.float64) * np.sqrt(np.asarray(variance, np.float64) + epsilon)
+        offset = np.asarray((0 if beta is None else beta) - mean * scale)
+    parts = [np.asarray(part, variance.dtype) for part in (wide, 0.0 if beta is None else beta, mean)]
+    if any(part.size not in (1, variance.size) for part in parts) or scale.size != variance.size:
+        return None
+    gamma, shift, centre = (np.broadcast_to(part.reshape(-1), variance.size).copy() for part in parts)
+    norm = BatchNorm(plain_scope(node.name), gamma, shift, centre, variance.reshape(-1), epsilon)
+    scale, offset = (
+        np.broadcast_to(value, np.broadcast_shapes(scale.shape, offset.shape)) for value in (scale, offset)
+    )
+    axis = _axis(scale, offset, shapes.get(steps.source))
+    if axis is None or not _multiplies_out(norm, scale, offset):
+        return None
+    return _Spelled(norm, steps.source, len(shapes[steps.source]), axis)
+
+
+def _rooted(net: Net, op: str, ref: Ref) -> tuple[Array, float] | None:
+    """Return the variance and the epsilon under the root that a factor is made with; None where there is no root."""
+    node = _bare(net, ref)
+    if op in _DIVIDE:
+        return _under(net, node) if node.op == "Sqrt" else None
+    if node.op == "Mul":
+        found = [_bare(net, part) for part in data_inputs(node) if _bare(net, part).op in ("Rsqrt", "Reciprocal")]
+        node = found[0] if len(found) == 1 else node
+    divides = node.op in _DIVIDE
+    if divides:
+        node = _bare(net, data_inputs(node)[1])
+    if node.op == "Reciprocal":
+        node = _bare(net, data_inputs(node)[0])
+        return _under(net, node) if node.op == "Sqrt" else None
+    root = node.op == "Rsqrt" or (node.op == "Sqrt" and divides)
+    return _under(net, node) if root else None
+
+
+def _under(net: Net, root: Any) -> tuple[Array, float] | None:
+    under = _bare(net, data_inputs(root)[0])
+    if under.op not in _ADD:
+        return None
+    variance, epsilon = (_evaluate(net, ref) for ref in data_inputs(under))
+    if variance is None or epsilon is None:
+        return None
+    if epsilon.size != 1:
+        variance, epsilon = epsilon, variance
+    if epsilon.size != 1 or variance.dtype not in (np.float32, np.float64):
+        return None
+    return variance, float(epsilon.reshape(-1)[0])
+
+
 def _both_orders(inputs: list[Ref]) -> list[tuple[Ref, Ref]]:
     return [(inputs[0], inputs[1]), (inputs[1], inputs[0])] if len(inputs) == 2 else []
 
@@ -127,23 +238,18 @@ def _norm(net: Net, name: str, factor: Ref, shift: Ref) -> BatchNorm | None:
     mean_ref, beta_ref = _mean_and_beta(net, _bare(net, shift), inverse)
     if root.op != "Rsqrt" or mean_ref is None:
         return None
-    under = _bare(net, data_inputs(root)[0])
-    if under.op not in _ADD:
+    under, mean = _under(net, root), _evaluate(net, mean_ref)
+    if under is None or mean is None:
         return None
-    variance, epsilon = (_evaluate(net, ref) for ref in data_inputs(under))
-    mean = _evaluate(net, mean_ref)
-    if variance is None or epsilon is None or mean is None:
-        return None
-    if epsilon.size != 1:
-        variance, epsilon = epsilon, variance
+    variance, epsilon = under
     gamma = np.ones_like(variance) if gamma_ref is None else _evaluate(net, gamma_ref)
     beta = np.zeros_like(variance) if beta_ref is None else _evaluate(net, beta_ref)
-    if gamma is None or beta is None or epsilon.size != 1 or variance.dtype not in (np.float32, np.float64):
+    if gamma is None or beta is None:
         return None
     flat = [np.asarray(value, variance.dtype).reshape(-1) for value in (gamma, beta, mean, variance)]
     if any(value.size != variance.size for value in flat):
         return None
-    return BatchNorm(name, flat[0], flat[1], flat[2], flat[3], float(epsilon.reshape(-1)[0]))
+    return BatchNorm(name, flat[0], flat[1], flat[2], flat[3], epsilon)
 
 
 def _mean_and_beta(net: Net, shift: Any, inverse: Any) -> tuple[Ref | None, Ref | None]:
@@ -233,7 +339,7 @@ def _compute(node: Any, values: list[Array]) -> Array | None:
                 return np.asarray(first - values[1])
             case "Mul":
                 return np.asarray(first * values[1])
-            case "RealDiv":
+            case "RealDiv" | "Div":
                 return np.asarray(first / values[1])
             case "Neg":
                 return np.asarray(-first)
