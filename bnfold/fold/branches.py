@@ -108,14 +108,17 @@ def _adds(draft: Draft, index: int) -> bool:
     """Tell whether a node adds computed values, and may change."""
     if index >= len(draft.view) or index in draft.fixed or index in draft.affines:
         return False
-    return draft.op_type(index) in _SUMS and draft.view.node(index).proto.domain in STANDARD_DOMAINS
+    if draft.op_type(index) not in _SUMS or draft.view.node(index).proto.domain not in STANDARD_DOMAINS:
+        return False
+    # Before opset 7 an Add whose operands differ in shape says how it lays one on the other.
+    return draft.view.opset >= 7 or not draft.view.node(index).integer("broadcast", 0)
 
 
 def _terms(draft: Draft, last: int) -> list[_Term]:
     wiring = draft.wiring
     terms: list[_Term] = []
     pending: list[tuple[int, float, tuple[int, ...]]] = [(last, 1.0, (last,))]
-    if not _adds(draft, last) or draft.view.opset < 7:  # before opset 7 an Add aligns by attributes
+    if not _adds(draft, last):
         return []
     while pending:
         total, sign, chain = pending.pop()

@@ -18,6 +18,7 @@ from bnfold.fold import FoldPlan, apply, plan
 from bnfold.parity.reference import run_float64
 from bnfold.parity.run import Session
 from tests.architectures.catalogue import ARCHITECTURES, Architecture
+from tests.architectures.old_spelling import UnspeakableError, respelt
 
 EACH = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
 FEWEST = pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_a_fold_through_branches_and_streams_is_proven_whole(name: str, tmp_path
 
 # Spelling changes from version to version: axes become inputs, Clip's bounds are inputs, Split needs sizes, batch norm
 # gains a type for its statistics.
-OPSETS = (14, 16, 18, 21, 24)
+OPSETS = (14, 16, 18, 21, 24, onnx.defs.onnx_opset_version())
 OLD_ENOUGH = ("ResNet, basic", "MobileNetV3", "ShuffleNetV2", "PointNet", "CRNN, batch norm last", "RepVGG", "LeViT")
 
 
@@ -259,6 +260,50 @@ def test_what_stays_does_not_depend_on_the_opset(name: str, opset: int) -> None:
     assert result.opset_import == model.opset_import
     feeds = feeds_for(model, "float64")
     assert distance(run_float64(result, feeds), run_float64(model, feeds)) < 1e-12
+
+
+# Before, nearly everything was an attribute, and before opset 7 broadcasting was said where it was to happen.
+OLD_OPSETS = (6, 7, 9, 10, 12)
+OLDEST = (
+    "ResNet, basic",
+    "ResNetV2, basic",
+    "ResNetV2, Keras",
+    "MobileNetV2",
+    "ShuffleNetV2",
+    "DenseNet",
+    "GAN of upsampling",
+    "CRNN, batch norm last",
+    "SSD, frozen",
+    "RepVGG",
+    "Temporal convolutions",
+)
+# What an opset has no words for.
+UNSPEAKABLE = {
+    6: {"DenseNet", "GAN of upsampling", "SSD, frozen"},
+}
+
+
+@pytest.mark.parametrize("opset", OLD_OPSETS)
+@pytest.mark.parametrize("name", OLDEST)
+def test_what_stays_does_not_depend_on_how_old_the_opset_is(name: str, opset: int) -> None:
+    architecture = next(architecture for architecture in ARCHITECTURES if architecture.name == name)
+    young = architecture.model(dtype="float64", opset=14)
+    if name in UNSPEAKABLE.get(opset, ()):
+        with pytest.raises(UnspeakableError):
+            respelt(young, opset)
+        return
+    model = respelt(young, opset)
+    onnx.checker.check_model(model, full_check=True)
+    made = plan(model)
+    # In float64 an Add takes no longer than a batch norm.
+    stays = architecture.stays if architecture.fewest is None else architecture.fewest
+    assert Counter(kept.refusal.reason.id for kept in made.kept) == stays
+    result = apply(model, made).model
+    onnx.checker.check_model(result, full_check=True)
+    assert result.opset_import == model.opset_import
+    feeds = feeds_for(young, "float64")
+    assert distance(run_float64(result, feeds), run_float64(model, feeds)) < 1e-12
+    assert distance(run_float64(model, feeds), run_float64(young, feeds)) < 1e-6 or name == "GAN of upsampling"
 
 
 @pytest.mark.parametrize("name", ["ResNet, basic", "MobileNetV3", "DenseNet", "RepVGG", "LeViT", "DCGAN"])
