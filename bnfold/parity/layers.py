@@ -23,7 +23,8 @@ from bnfold.parity.decisions import FLOATS, decisions_of, within
 from bnfold.parity.feeds import Probe, draw_probes, sizes_to_try
 from bnfold.parity.inputs import inputs_of
 from bnfold.parity.kernels import Array, computes_with, roundoff
-from bnfold.parity.layerwise import Histogram, Layerwise, SharedValue, WorstLayer
+from bnfold.parity.layerwise import Histogram, Layerwise, OriginalLayer, SharedValue, WorstLayer
+from bnfold.parity.original_layers import LayerReader, beside, values_of
 from bnfold.parity.program import called, reads_of
 from bnfold.parity.reference import Reference
 from bnfold.parity.run import Session, run_node
@@ -59,6 +60,7 @@ def measure_layers(
     regions: Sequence[Region] = (),
     seed: int = 0,
     feeds: Sequence[Mapping[str, Array]] = (),
+    original: LayerReader | None = None,
     progress: Progress | None = None,
 ) -> Layerwise:
     """Compare every value of two models with float64, on the probe that failed, or else on the first one.
@@ -70,14 +72,20 @@ def measure_layers(
         regions: What folding changed. Values inside a region may stand for something else afterwards.
         seed: What the probes of the verification were drawn with.
         feeds: The user's own inputs, as the verification got them.
+        original: Returns what the original program's layers compute, whatever the models call that.
         progress: Told what is going on.
     """
     started = time.perf_counter()
     probe = _probe(unfolded, parity, seed, feeds)
     names, inside = shared_values(unfolded, folded, regions)
-    if probe is None or not names:
-        detail = "no probe ran on both models" if probe is None else "the two models share no value by name"
+    if probe is None:
+        detail = "no probe ran on both models"
         return Layerwise("", "", (), inside, None, time.perf_counter() - started, detail)
+    listed = _listed(original, folded, probe)
+    if not names:
+        detail = "the two models share no value by name"
+        where = (probe.name, probe.origin) if listed else ("", "")
+        return Layerwise(*where, (), inside, None, time.perf_counter() - started, detail, listed)
     found: dict[str, _Figures] = {}
     try:
         bench = _bench(unfolded, folded, probe.feeds)
@@ -90,9 +98,19 @@ def measure_layers(
         values = _accounted(unfolded, folded, found)
         worst = _closer(bench, values)
     except BnfoldError as error:
-        return Layerwise(probe.name, probe.origin, (), inside, None, time.perf_counter() - started, str(error))
+        return Layerwise(probe.name, probe.origin, (), inside, None, time.perf_counter() - started, str(error), listed)
     detail = "" if values else "the two models share no floating value by name"
-    return Layerwise(probe.name, probe.origin, values, inside, worst, time.perf_counter() - started, detail)
+    return Layerwise(probe.name, probe.origin, values, inside, worst, time.perf_counter() - started, detail, listed)
+
+
+def _listed(original: LayerReader | None, model: ModelProto, probe: Probe) -> tuple[OriginalLayer, ...]:
+    """Return the original program's layers beside a model; nothing where one of them cannot be opened."""
+    if original is None:
+        return ()
+    try:
+        return beside(original(probe.feeds), values_of(model, probe.feeds))
+    except Exception:  # whatever the original program raises where somebody looks inside
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

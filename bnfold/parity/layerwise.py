@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Histogram", "Layerwise", "SharedValue", "WorstLayer"]
+__all__ = ["Histogram", "Layerwise", "OriginalLayer", "SharedValue", "WorstLayer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,23 @@ class WorstLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class OriginalLayer:
+    """What a layer of the original program computed, and how far the likest value of the judged model is from it.
+
+    Attributes:
+        layer: The layer's name.
+        kind: What it is.
+        value: The likest value, whose axes may be moved; empty where none has as many elements.
+        error: Their distance, relative to what the layer computed (L2); NaN where there is no value.
+    """
+
+    layer: str
+    kind: str
+    value: str
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
 class Layerwise:
     """Two models beside float64, value by value, on one probe.
 
@@ -85,6 +102,7 @@ class Layerwise:
         worst: A closer look at the worst value; None where there is none.
         seconds: Wall time of the measurement.
         detail: Why there are no values, where there are none.
+        original: The original program's layers, in the order in which they run; empty where it is an ONNX file.
     """
 
     probe: str
@@ -94,6 +112,7 @@ class Layerwise:
     worst: WorstLayer | None
     seconds: float
     detail: str = ""
+    original: tuple[OriginalLayer, ...] = ()
 
     @property
     def first_beyond(self) -> SharedValue | None:

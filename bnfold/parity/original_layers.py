@@ -11,20 +11,27 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from bnfold.parity.kernels import Array, roundoff
+from bnfold.parity.layerwise import OriginalLayer
+from bnfold.parity.run import Session
 from bnfold.parity.verdict import Suspect
 
-__all__ = ["Layer", "LayerReader", "first_off"]
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["Layer", "LayerReader", "beside", "first_off", "values_of"]
 
 _FINEST = 2.0**-18
 _COARSEST = 2.0**-8
 _SHARE = 16
 """A layer has a counterpart where its error is less than the output's by this, within the two bounds above."""
 _AXES = 5
+_AT_ONCE = 48
+"""How many inner values are held at a time."""
 
 
 class Layer(Protocol):
@@ -124,15 +131,53 @@ def _healed(layers: Sequence[Layer], found: Collection[str]) -> set[str]:
 
 def _nearest(wide: Mapping[str, Array], values: Iterable[tuple[str, object]]) -> dict[str, float]:
     """Return how far the likest value of a model is from what a layer computed, by the layer, relative to it."""
-    nearest = dict.fromkeys(wide, math.inf)
-    for _name, value in values:
+    return {layer: error for layer, (error, _name) in _likest(wide, values).items()}
+
+
+def _likest(wide: Mapping[str, Array], values: Iterable[tuple[str, object]]) -> dict[str, tuple[float, str]]:
+    """Return the distance of the likest value from what a layer computed, relative to it, and the value's name."""
+    found = dict.fromkeys(wide, (math.inf, ""))
+    sizes = {layer: _norm(held) or 1.0 for layer, held in wide.items()}
+    for name, value in values:
         if not isinstance(value, np.ndarray) or not roundoff(value.dtype):
             continue
+        other = value.astype(np.float64)
+        size = _norm(other)
         for layer, held in wide.items():
-            if held.size == value.size:
-                apart = _apart(held, value.astype(np.float64)) / (_norm(held) or 1.0)
-                nearest[layer] = min(nearest[layer], apart)
-    return nearest
+            # Two values are at least as far apart as their sizes.
+            if held.size == other.size and abs(size - _norm(held)) < found[layer][0] * sizes[layer]:
+                apart = _apart(held, other) / sizes[layer]
+                if apart < found[layer][0]:
+                    found[layer] = apart, name
+    return found
+
+
+def beside(layers: Sequence[Layer], values: Iterable[tuple[str, object]]) -> tuple[OriginalLayer, ...]:
+    """Return every layer of the original program with the likest value of a model.
+
+    Args:
+        layers: What the original program's layers computed, in order.
+        values: The values of the model on the same inputs, with their names.
+    """
+    floats = [item for item in layers if roundoff(np.asarray(item.value).dtype)]
+    found = _likest({item.name: np.asarray(item.value).astype(np.float64) for item in floats}, values)
+    return tuple(
+        OriginalLayer(item.name, item.kind, name, error if name else math.nan)
+        for item in floats
+        for error, name in (found[item.name],)
+    )
+
+
+def values_of(model: ModelProto, feeds: Mapping[str, Array]) -> Iterator[tuple[str, object]]:
+    """Yield every value that a model computes of some inputs, a few at a time.
+
+    Raises:
+        BnfoldError: If it does not run on them.
+    """
+    every = [name for node in model.graph.node for name in node.output if name]
+    for start in range(0, len(every), _AT_ONCE):
+        found: Mapping[str, object] = Session(model, also=every[start : start + _AT_ONCE]).run(feeds)
+        yield from found.items()
 
 
 def _norm(value: Array) -> float:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.region import Region
 from bnfold.parity.localise import Inside, Programs, inner_errors, inside_of, locate
-from bnfold.parity.original_layers import LayerReader, first_off
+from bnfold.parity.original_layers import LayerReader, first_off, values_of
 from bnfold.parity.reference import Reference
-from bnfold.parity.run import Session
 from bnfold.parity.shared import shared_values
 from bnfold.parity.verdict import Suspect, Verdict
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from bnfold.parity.sides import Side
 
 __all__ = ["Search"]
-
-_AT_ONCE = 48
-"""How many inner values are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +86,7 @@ class Search:
             known = self.layers(probe.feeds)
         except Exception:  # whatever the original program raises where somebody looks inside
             return None
-        every = [name for node in model.graph.node for name in node.output if name]
-
-        def values() -> Iterator[tuple[str, object]]:
-            for start in range(0, len(every), _AT_ONCE):
-                found: Mapping[str, object] = Session(model, also=every[start : start + _AT_ONCE]).run(probe.feeds)
-                yield from found.items()
-
         try:
-            return first_off(known, values, error, probe.name)
+            return first_off(known, partial(values_of, model, probe.feeds), error, probe.name)
         except BnfoldError:
             return None

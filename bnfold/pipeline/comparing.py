@@ -118,7 +118,13 @@ def verify(
         paired=paired,
         reproduction="" if written is None else str(options.repro),
         layers=layers_of(
-            source.model, folding.Folded(judged, ()), proof=proof, options=options, feeds=feeds, step=clock.step
+            source.model,
+            folding.Folded(judged, ()),
+            proof=proof,
+            options=options,
+            feeds=feeds,
+            step=clock.step,
+            original=source.loaded.layers,
         ),
     )
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from bnfold.fold import Folded
-from bnfold.frontends.loaded import Array
+from bnfold.frontends.loaded import Array, LayerReader
 from bnfold.parity.layerwise import Layerwise
 from bnfold.parity.verdict import Parity
 from bnfold.pipeline.options import Options
@@ -28,6 +28,7 @@ def layers_of(
     options: Options,
     feeds: Sequence[Mapping[str, Array]] | None,
     step: Step,
+    original: LayerReader | None = None,
 ) -> Layerwise | None:
     """Measure how far every value is from float64 in both models; None where nobody asked, or nothing was verified.
 
@@ -38,6 +39,7 @@ def layers_of(
         options: What was asked for.
         feeds: The user's own inputs.
         step: Times a block and tells whoever waits.
+        original: Returns what the original program's layers compute; None where that is an ONNX file.
     """
     if proof is None or not options.layerwise:
         return None
@@ -51,5 +53,6 @@ def layers_of(
             regions=folded.regions,
             seed=options.seed,
             feeds=feeds or (),
+            original=original,
             progress=done,
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bnfold.parity.verdict import Agreement, Measured, Parity, Suspect
     from bnfold.report.record import Report
 
-__all__ = ["behaviour_rows", "fault_rows", "layer_table"]
+__all__ = ["behaviour_rows", "fault_rows", "layer_table", "original_table"]
 
 _MOST = 20
 """Values that are listed unless everything was asked for."""
@@ -79,6 +79,26 @@ def layer_table(report: Report, layers: Layerwise, *, verbose: bool) -> Table:
             shown(said, style),
             shown(f"{item.limit:.2g}"),
         )
+    return table
+
+
+def original_table(layers: Layerwise, *, verbose: bool) -> Table:
+    """Return the original program's layers in their order, each with the value of B that is most like it."""
+    from rich import box
+    from rich.table import Table
+
+    most = None if verbose else _MOST
+    left = 0 if most is None else max(0, len(layers.original) - most)
+    caption = f"{plural(len(layers.original), 'layer')} of the original program, on the probe {layers.probe!r}"
+    caption += "; what folding has changed is like nothing in B"
+    caption += f"; the last {left} with -v" if left else ""
+    table = Table(box=box.SQUARE, header_style="", caption=caption, caption_justify="left")
+    for title in ("layer of A", "kind", "most like it in B"):
+        table.add_column(title, overflow="fold")
+    table.add_column("off by", justify="right")
+    for item in layers.original[:most]:
+        off = f"{item.error:.2g}" if item.value else ""
+        table.add_row(shown(item.layer), shown(item.kind), shown(item.value or "nothing of its size", ""), shown(off))
     return table
 
 

@@ -13,7 +13,7 @@ from bnfold.parity.verdict import Verdict
 from bnfold.report.conclusion import at_default_level
 from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, OwnAnswer, Report
 from bnfold.report.render_layout import FEW, LABEL, file_rows, grid, plural, shown, size, some
-from bnfold.report.render_proof import behaviour_rows, fault_rows, layer_table
+from bnfold.report.render_proof import behaviour_rows, fault_rows, layer_table, original_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,6 +68,7 @@ def render(report: Report, *, width: int = 100, verbose: bool = False) -> Render
         parts.append(Padding(_table(report, report.before, report.after), (0, 0, 0, indent), expand=False))
     if report.layers is not None and (report.command == "verify" or verbose):
         parts.append(layer_table(report, report.layers, verbose=verbose))
+        parts += [original_table(report.layers, verbose=verbose)] if report.layers.original else []
     if verbose:
         parts.append(_provenance(report))
     return Group(*parts)

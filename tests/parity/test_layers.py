@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,11 +14,14 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, reference
 
 from bnfold.graph.region import Region
 from bnfold.parity import layers as measuring
+from bnfold.parity import verify
 from bnfold.parity.layers import measure_layers
 from bnfold.parity.layerwise import Layerwise
+from bnfold.parity.original_layers import beside
 from bnfold.parity.run import Session
 from bnfold.parity.shared import shared_values
 from bnfold.parity.verdict import Parity, ProbeRecord, Verdict
+from tests.parity.nets import build
 from tests.report.reports import comparison
 
 CHAIN = """
@@ -273,3 +278,42 @@ def test_a_model_that_does_not_run_is_a_reason_and_no_crash() -> None:
     found = measured(model, other)
     assert found.values == ()
     assert found.detail.startswith("onnxruntime")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    name: str
+    kind: str
+    value: Any
+    reads: tuple[str, ...] = ()
+
+
+def test_layers_of_an_original_stand_beside_the_values_that_are_most_like_them() -> None:
+    """Channels stand last in the original: its axes are moved to find the value."""
+    values = np.random.default_rng(0).normal(size=(1, 3, 4, 5))
+    model = [("other", values + 1), ("near", values * (1 + 1e-6)), ("flat", np.arange(7.0)), ("number", np.arange(60))]
+    layers = [
+        _Layer("conv", "Conv2D", values.transpose(0, 2, 3, 1)),
+        _Layer("counted", "Lambda", np.arange(3)),
+        _Layer("alone", "Dense", np.ones((1, 11), np.float32)),
+    ]
+    found = beside(layers, model)
+    assert [(item.layer, item.kind, item.value) for item in found] == [
+        ("conv", "Conv2D", "near"),
+        ("alone", "Dense", ""),
+    ]
+    assert found[0].error == pytest.approx(1e-6, rel=1e-3)
+    assert math.isnan(found[1].error)
+
+
+def test_an_original_that_cannot_be_opened_leaves_the_list_of_its_layers_empty() -> None:
+    net = build(["Conv"] * 2, seed=1)
+    parity = verify(unfolded=net.unfolded, folded=net.folded, regions=net.regions, seed=0, level="fast")
+
+    def broken(_feeds: object) -> Any:
+        raise RuntimeError("no")
+
+    sides = {"unfolded": net.unfolded, "folded": net.folded, "parity": parity, "regions": net.regions}
+    assert measure_layers(**sides, original=broken).original == ()  # type: ignore[arg-type]
+    seen = measure_layers(**sides, original=lambda feeds: [_Layer("x", "Input", feeds["x"])])  # type: ignore[arg-type]
+    assert [item.layer for item in seen.original] == ["x"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,26 @@ def test_a_conversion_that_is_damaged_fails_and_the_layer_is_named_whatever_the_
     assert report.parity.suspect is not None
     assert report.parity.suspect.value == layer
     assert "the first layer of the original that is off is " in report.reason
+
+
+def test_layers_of_a_keras_file_are_listed_beside_what_is_most_like_them(
+    keras_file: Path, plain: onnx.ModelProto, tmp_path: Path
+) -> None:
+    """One layer is damaged under names that say nothing: what it and those behind it compute is nowhere in B."""
+    onnx.save(_strange(_damaged(plain, (8, 8, 3, 3))), tmp_path / "b.onnx")
+    report = bnfold.verify(keras_file, tmp_path / "b.onnx", replace(FAST, layerwise=True))
+    assert report.layers is not None
+    listed = {item.layer: item for item in report.layers.original}
+    assert list(listed) == [
+        *("stem", "stem_bn", "stem_relu", "sequential/deep", "sequential/deep_relu", "left_bn", "right", "both"),
+        *("drop", "pool", "scores"),
+    ]
+    assert listed["stem"].kind == "Conv2D"
+    assert listed["stem"].error < 1e-6
+    assert listed["sequential/deep"].error > 1e-3
+    assert listed["stem_relu"].value in {
+        name for node in onnx.load(tmp_path / "b.onnx").graph.node for name in node.output
+    }
 
 
 def test_an_onnx_file_is_judged_by_a_keras_file_and_the_other_way_round(

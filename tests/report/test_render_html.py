@@ -10,13 +10,14 @@ from itertools import pairwise
 
 import pytest
 
-from bnfold.parity.layerwise import Histogram, Layerwise, SharedValue, WorstLayer
+from bnfold.parity.layerwise import Histogram, Layerwise, OriginalLayer, SharedValue, WorstLayer
 from bnfold.parity.verdict import Parity, Verdict
 from bnfold.report import BatchNorm, Neighbour, OwnAnswer, Paired, Report, Surroundings
 from bnfold.report.conclusion import conclusion
 from bnfold.report.figures import plot
 from bnfold.report.render_html import render_page
 from tests.report.reports import FOLDED, FORWARD, PARITY, PUT_BACK, SOURCE, STAYS, WANTING, comparison, report
+from tests.report.test_render_text import shown as text
 
 VOID = frozenset({"meta", "br", "img", "input", "link", "hr"})
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}{% raw %}\x1b[31m\u202e</title></svg>'
@@ -304,6 +305,21 @@ def test_the_page_holds_what_a_reader_looks_for() -> None:
     rows = [element.text for element in page.all("tr")]
     assert any(row.startswith("BatchNormalization31") for row in rows)
     assert any(row.startswith("batch independence") for row in rows)
+
+
+def test_the_layers_of_an_original_are_listed_in_their_order() -> None:
+    original = (OriginalLayer("stem", "Conv2D", "stem/out", 2e-7), OriginalLayer("head", "Dense", "", math.nan))
+    layers = Layerwise("ones", "x", (), 0, None, 0.1, "the two models share no value by name", original)
+    one = report(command="verify", other=SOURCE, layers=layers)
+    rows = [row.text for row in Page(render_page(one)).all("tr")]
+    assert [row for row in rows if "Conv2D" in row or "Dense" in row] == [
+        "1stemConv2Dstem/out2e-07",
+        "2headDensenothing of its size",
+    ]
+    told = text(one)
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in told.splitlines() if "Conv2D" in line]
+    assert cells == [["stem", "Conv2D", "stem/out", "2e-07"]]
+    assert "2 layers of the original program, on the probe 'ones'" in told
 
 
 def test_words_of_verdicts_are_short_because_they_do_not_wrap() -> None:
