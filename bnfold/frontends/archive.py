@@ -37,7 +37,15 @@ LARGEST_UNPACKED = 4 << 30
 
 _RATIO = 100
 _FREE = 64 << 20
-_LARGEST_DIRECTORY = 16 << 20
+_LARGEST_DIRECTORY = 4 << 20
+_LONGEST_HEADER = 1 << 20
+_ABOUT_ANOTHER = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _CHUNK = 1 << 20
 _BROKEN = (
     tarfile.TarError,
@@ -48,6 +56,7 @@ _BROKEN = (
     struct.error,
     ValueError,
     OverflowError,
+    LookupError,
     RuntimeError,
     NotImplementedError,
 )
@@ -196,7 +205,7 @@ def _zip_members(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    with tarfile.open(path, "r|*") as archive:
+    with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
         for entry in archive:
             if entry.isdir():
                 yield entry.name, None
@@ -212,7 +221,7 @@ def _tar_members(path: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 def _tar_names(path: Path) -> Iterator[str]:
     most = min(LARGEST_UNPACKED, max(_FREE, _RATIO * path.stat().st_size))
-    with tarfile.open(path, "r|*") as archive:
+    with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
         for count, entry in enumerate(archive):
             yield entry.name
             # The variables, which can be large, may come before the graph; their names are evidence enough.
@@ -220,6 +229,23 @@ def _tar_names(path: Path) -> Iterator[str]:
                 return
             if count >= MOST_ENTRIES or archive.offset > most:
                 return
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar archive, whose own account of itself is no longer than a name may be."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:  # tarfile calls it by this name
+        """Read what a header says; the library would read names of gigabytes, and maps of holes without end."""
+        if self.type in _ABOUT_ANOTHER and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a file with holes")
+        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+
+    def _proc_gnusparse_00(self, *_: object) -> None:
+        raise tarfile.ReadError("a file with holes")
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
 
 
 def _inside(folder: Path, name: str, path: Path) -> Path:

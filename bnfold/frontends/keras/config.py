@@ -34,7 +34,7 @@ Config = dict[str, Any]
 
 # A network of thousands of layers stays far below both.
 _DEEPEST = 400
-_MOST_OBJECTS = 5_000_000
+_MOST_PIECES = 1_000_000
 _OWN_MODULES = ("keras", "tf_keras")
 # Packages whose classes compute and do nothing else. "keras.utils" and "keras.saving" are not among them.
 _PURE = frozenset(["activations", "constraints", "dtype_policies", "initializers", "mixed_precision", "ops",
@@ -75,6 +75,11 @@ def parse(text: str | bytes, where: str) -> Config:
     Raises:
         CorruptModelError: If it is not JSON, is nested too deeply, or is not an object that names a class.
     """
+    if _pieces(text) > _MOST_PIECES:
+        raise CorruptModelError(
+            f"the model's configuration in {where} has more than {_MOST_PIECES} values, too many for a network",
+            hint=_AGAIN,
+        )
     try:
         config = json.loads(text)
     except RecursionError:
@@ -91,13 +96,18 @@ def parse(text: str | bytes, where: str) -> Config:
     return config
 
 
+def _pieces(text: str | bytes) -> int:
+    """Return how many values a text has at most, before any of them takes memory: there are marks between them."""
+    if isinstance(text, str):
+        return sum(map(text.count, ",[{"))
+    return sum(text.count(mark) for mark in (b",", b"[", b"{"))
+
+
 def _bound(config: Config, where: str) -> None:
-    seen = 0
     stack: list[tuple[Any, int]] = [(config, 1)]
     while stack:
         node, depth = stack.pop()
-        seen += 1
-        if depth > _DEEPEST or seen > _MOST_OBJECTS:
+        if depth > _DEEPEST:
             raise CorruptModelError(
                 f"the model's configuration in {where} is nested too deeply to be a network", hint=_AGAIN
             )
