@@ -95,7 +95,8 @@ class Load:
             for link in ("model", "report", "page", "triton"):
                 assert client.get(links[link]).status_code in {200, 404}
         if len(models) > 30:
-            client.delete(models[0]["links"]["self"] + "?force=true")
+            oldest = min(models, key=lambda model: model["created"])
+            client.delete(oldest["links"]["self"] + "?force=true")
         time.sleep(0.2)
 
 

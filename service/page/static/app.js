@@ -1,7 +1,7 @@
 // The page: what stands behind the # says which part of it is shown.
 
 import { Problem, connection, look, said, startKey } from "./api.js";
-import { announce, el, fill, one, shownProblem } from "./dom.js";
+import { announce, el, fill, one, shownProblem, startAsking } from "./dom.js";
 import { again, holdsFile, startForm } from "./form.js";
 import { showJob } from "./jobs.js";
 import { refresh, startLists, stopLists } from "./lists.js";
@@ -104,6 +104,7 @@ const written = (value) => (Array.isArray(value) ? value.join(", ")
   : typeof value === "object" ? Object.entries(value).map((pair) => pair.join("=")).join(", ") : String(value));
 
 one("skip").addEventListener("click", (event) => { event.preventDefault(); one("main").focus(); });
+startAsking();
 startKey();
 startForm((where, isCached) => {
   cached = isCached ? where : "";

@@ -97,26 +97,43 @@ export function sentence(text) {
   return begin + told.slice(1) + (/[.!?:…]$/.test(told) || !told ? "" : ".");
 }
 
-// Ask in a dialog; true (or what was typed) where the answer is yes.
-export function ask({ title, text, yes, secret = false, dangerous = false }) {
+let answer = null; // takes the answer to the question that is asked
+
+// Browsers tell that a dialog was closed later than they close it, and then another question may be asked already: so
+// an answer goes to its question at the moment that it is given, and who closes the dialog otherwise says no.
+function answered(told) {
+  const take = answer;
+  answer = null;
+  take?.(told);
+}
+
+export function startAsking() {
   const dialog = one("ask");
   const input = one("ask-input");
+  const close = (told) => {
+    dialog.close();
+    input.value = "";
+    answered(told);
+  };
+  dialog.addEventListener("submit", (event) => {
+    event.preventDefault();
+    close(one("ask-field").hidden || input.value.trim() || null);
+  });
+  one("ask-no").addEventListener("click", () => close(null));
+  dialog.addEventListener("close", () => { if (!dialog.open) close(null); });
+}
+
+// Ask in a dialog; true (or what was typed) where the answer is yes, else null.
+export function ask({ title, text, yes, secret = false, dangerous = false }) {
+  answered(null); // what was asked before is not asked any more
+  const dialog = one("ask");
   fill(one("ask-title"), title);
   fill(one("ask-text"), text);
   fill(one("ask-yes"), yes);
   one("ask-yes").className = dangerous ? "danger" : "primary";
   one("ask-field").hidden = !secret;
-  input.value = "";
-  one("ask-no").onclick = () => dialog.close("no");
-  if (dialog.open) dialog.close("no");
-  dialog.returnValue = "no";
-  dialog.showModal();
-  if (secret) input.focus();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      const told = dialog.returnValue === "yes" ? (secret ? input.value.trim() : true) : null;
-      input.value = "";
-      resolve(told || null);
-    }, { once: true });
-  });
+  one("ask-input").value = "";
+  if (!dialog.open) dialog.showModal();
+  if (secret) one("ask-input").focus();
+  return new Promise((resolve) => { answer = resolve; });
 }
