@@ -25,6 +25,7 @@ from service.access.keys import UnusableKeysError
 from service.app import make_app
 from service.database.connecting import UnusableDatabaseError
 from service.engines.opening import check_engine
+from service.memory import take_little
 from service.observing.logs import set_up_logs
 from service.scratch import StoreInUseError, open_scratch
 from service.serving.rpc import check_port
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     try:
         settings = read_settings()
+        take_little()
         set_up_logs(settings)
         for said in unknown_names(os.environ):
             _LOG.warning("%s", said)
