@@ -56,7 +56,7 @@ class Load:
         content = conv_model(next(self.seeds))
         for _ in range(drawn.choice([1, 1, 2])):
             answer = client.post("/fold?verify=fast", content=content, headers={"Prefer": "wait=30"})
-            assert answer.status_code in {200, 503}, answer.text
+            assert answer.status_code in {200, 202, 503}, answer.text  # 202: it takes longer than one may wait
             if answer.status_code == 503:
                 time.sleep(1)
 
