@@ -17,7 +17,7 @@ from bnfold.frontends.tensorflow.functions import MOST_NODES, too_many_nodes, wi
 from bnfold.frontends.tensorflow.harmful import reaches_out
 from bnfold.frontends.tensorflow.inputs import PIPELINES
 from bnfold.frontends.tensorflow.messages import read_graph
-from bnfold.frontends.tensorflow.net import Net, Ref, attribute, node_of, ref_of
+from bnfold.frontends.tensorflow.net import Net, Ref, attribute, node_of, ref_of, unnamed
 from bnfold.frontends.tensorflow.nodes import count_of, demand_possible_sizes
 from bnfold.frontends.tensorflow.outputs import named_tensors, predicted
 from bnfold.frontends.tensorflow.prune import needed
@@ -58,9 +58,12 @@ def demand_bounded(graph: Any, size: int) -> None:
         size: How many bytes its file has.
 
     Raises:
-        CorruptModelError: If its constants have far more elements than the file has room for.
+        CorruptModelError: If its constants have far more elements than the file has room for, or a node has no name.
         UnsupportedOpError: If its functions stand for more nodes than are spelled out.
     """
+    for number, node in enumerate(graph.node):
+        if not node.name or not node.op:
+            raise unnamed(number, len(graph.node))
     every = [graph.node, *(function.node_def for function in graph.library.function)]
     elements = 0
     for nodes in every:

@@ -47,6 +47,7 @@ __all__ = [
     "output_names",
     "ref_of",
     "small_value",
+    "unnamed",
     "value_of",
 ]
 
@@ -79,10 +80,7 @@ class Net:
         nodes: dict[str, Any] = {}
         for node in graph_def.node:
             if not node.name or not node.op:
-                raise CorruptModelError(
-                    f"node {len(nodes)} of {len(graph_def.node)} has no name or no operation",
-                    hint="Get the file again: it is damaged.",
-                )
+                raise unnamed(len(nodes), len(graph_def.node))
             if node.name in nodes:
                 raise CorruptModelError(
                     f"two nodes have the name {node.name}", hint="Get the file again: it is damaged."
@@ -256,6 +254,13 @@ class Net:
                     found[name] = None
                     stack.extend(self.library[name].node_def)
         return sorted(found)
+
+
+def unnamed(number: int, of: int) -> CorruptModelError:
+    """Return the refusal of a graph with a node that has no name, or no operation."""
+    return CorruptModelError(
+        f"node {number} of {of} has no name or no operation", hint="Get the file again: it is damaged."
+    )
 
 
 def _repair(function: Any, library: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import stat
@@ -309,6 +310,16 @@ def _deep_json(_: Outside) -> bytes:
     return _rezipped(lambda name, content: deep if name == "config.json" else content)
 
 
+def _many_lists(_: Outside) -> bytes:
+    """A configuration that is packed into a few kB, and becomes five million objects."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(KERAS) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            lists = b'{"class_name": "Functional", "a": [' + b"[]," * 5_000_000 + b"[]]}"
+            target.writestr(name, lists if name == "config.json" else source.read(name))
+    return packed.getvalue()
+
+
 # HDF5.
 
 
@@ -551,6 +562,32 @@ def _crowd(_: Outside) -> bytes:
     return packed.getvalue()
 
 
+def _long_header(kind: bytes) -> Callable[[Outside], bytes]:
+    """A name of 256 MiB, in a few kB."""
+
+    def content(_: Outside) -> bytes:
+        packed = io.BytesIO()
+        with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as file:
+            header = tarfile.TarInfo("m")
+            header.type, header.size = kind, 256 << 20
+            file.write(header.tobuf(tarfile.USTAR_FORMAT))
+            for _block in range(256):
+                file.write(bytes(1 << 20))
+        return packed.getvalue()
+
+    return content
+
+
+def _holes(_: Outside) -> bytes:
+    """A file of holes, whose map goes on and on."""
+    header = bytearray(tarfile.TarInfo("m").tobuf(tarfile.GNU_FORMAT))
+    header[156:157], header[482] = tarfile.GNUTYPE_SPARSE, 1
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    block = b"00000000001\0" * 42 + b"\1" + bytes(7)
+    return gzip.compress(bytes(header) + block * 100_000)
+
+
 def _sibling(_: Outside) -> bytes:
     return _outside_data(location="../../secret", length="16")
 
@@ -569,6 +606,7 @@ ATTACKS: dict[str, Attack] = {
     "a vocabulary at an address": Attack("m.keras", lambda o: _vocabulary(o.url), 422, "unsupported-op"),
     "two thousand million units": Attack("m.keras", _many_units, 422, "corrupt"),
     "a hundred thousand cells": Attack("m.keras", _many_cells, 422, "corrupt"),
+    "five million lists": Attack("m.keras", _many_lists, 422, "corrupt"),
     "a layer built for much": Attack("m.keras", _built_for_much, 422, "corrupt"),
     "deep JSON": Attack("m.keras", _deep_json, 422, "corrupt"),
     "a link to another HDF5 file": Attack("m.h5", _external_link, 422, "corrupt"),
@@ -603,6 +641,10 @@ ATTACKS: dict[str, Attack] = {
     "a value of 64 GiB": Attack("m.onnx", _sixty_four_gigabytes, 409, "inconclusive"),
     "an unknown domain": Attack("m.onnx", _foreign_domain, 409, "inconclusive"),
     "a zip bomb": Attack("m.zip", _bomb, 422, "corrupt"),
+    "a name of 256 MiB in an archive": Attack("m.tar.gz", _long_header(tarfile.GNUTYPE_LONGNAME), 422, "corrupt"),
+    "a header of 256 MiB in an archive": Attack("m.tar.gz", _long_header(tarfile.XHDTYPE), 422, "corrupt"),
+    "a file of holes in an archive": Attack("m.tar.gz", _holes, 422, "corrupt"),
+    "nodes without names": Attack("m.pb", lambda _: _graph(_X) + b"\x0a\0" * 500_000, 422, "corrupt"),
     "a path out of an archive": Attack("m.tar.gz", _slips, 422, "corrupt"),
     "a path from the top in an archive": Attack("m.zip", _slips_absolutely, 422, "corrupt"),
     "a symbolic link in an archive": Attack("m.tar.gz", _linked(tarfile.SYMTYPE), 422, "corrupt"),
