@@ -181,7 +181,8 @@ def _folder(path: Path) -> Format:
     entries = _listed(path)
     names = [entry.name for entry in entries]
     indexes = [name.removesuffix(".index") for name in names if name.endswith(".index")]
-    if any(f"{name}.meta" in names for name in indexes):
+    metas = [name.removesuffix(".meta") for name in names if name.endswith(".meta")]
+    if set(metas) & set(indexes) or any(_is_table(path / name) for name in metas if name in names):
         return Format.CHECKPOINT
     if indexes:
         return _checkpoint(path / indexes[-1])
@@ -197,6 +198,15 @@ def _folder(path: Path) -> Format:
         hint = f"Name the folder inside it: {below[0]}" if below else _WHICH
     holds = f"it holds {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it is empty"
     raise UnknownFormatError(f"{path} is a folder without a SavedModel or a checkpoint: {holds}", hint=hint)
+
+
+def _is_table(path: Path) -> bool:
+    """Say whether a file is a table: the first form of checkpoints keeps everything in one, without an index."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(-min(len(_TABLE), path.stat().st_size), 2)
+        return file.read() == _TABLE
 
 
 def _file(path: Path, head: bytes, content: mmap.mmap) -> Format:

@@ -158,6 +158,18 @@ def test_a_checkpoint_is_found_by_its_prefix_or_by_any_of_its_files(tmp_path: Pa
         assert checkpoint_prefix(tmp_path / name) == tmp_path / "model-9"
 
 
+def test_the_first_form_of_checkpoints_is_one_file_beside_its_graph(tmp_path: Path) -> None:
+    put(tmp_path / "checkpoint", b'model_checkpoint_path: "model-9"\n')
+    put(tmp_path / "model-9", b"\x00entries" + TABLE_END)
+    put(tmp_path / "model-9.meta", META_GRAPH)
+    for name in (".", "model-9", "checkpoint"):
+        assert sniff(tmp_path / name) is Format.CHECKPOINT
+    put(tmp_path / "other" / "model-9", b"")
+    put(tmp_path / "other" / "model-9.meta", META_GRAPH)
+    with pytest.raises(UnknownFormatError, match="is a folder without a SavedModel or a checkpoint"):
+        sniff(tmp_path / "other")
+
+
 # What is not read: the message says what it looks like, the hint what to do.
 
 READS = (
