@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -113,17 +114,14 @@ def draw_probes(
     if level != "full":
         return tuple(real)
     plain = resized(sizes, inputs, batch=1, odd=False)
-    if any(item.floating for item in inputs):
-        shaped = []
-        for number, (name, make) in enumerate(_PATTERNS):
-            group = next(group for group, (first, _) in reversed(list(enumerate(_GROUPS))) if number >= first) * joined
-            chosen = resized(sizes, inputs, batch=1, odd=True) if joined and _GROUPS[group][1] else plain
-            feeds = _switched(_shaped(inputs, chosen, make, seed + 100 + number), number)
-            shaped.append(Probe(name, _origin(inputs), feeds, group=group))
-    else:
-        shaped = [
-            Probe(f"{edge} integers", _origin(inputs), _edge(inputs, plain, edge)) for edge in ("lowest", "highest")
-        ]
+    floats = any(item.floating for item in inputs)
+    shaped = []
+    for number, (name, make) in enumerate(_PATTERNS if floats else _WHOLE):
+        group = next(group for group, (first, _) in reversed(list(enumerate(_GROUPS))) if number >= first) * joined
+        chosen = resized(sizes, inputs, batch=1, odd=True) if joined and _GROUPS[group][1] else plain
+        feeds = _switched(_shaped(inputs, chosen, make, seed + 100 + number), number) if floats else {}
+        feeds = feeds or _spread(inputs, chosen, make, seed + 100 + number)
+        shaped.append(Probe(name, _origin(inputs), feeds, group=group))
     return (*real, *shaped)
 
 
@@ -135,7 +133,7 @@ def _in_rows(inputs: Sequence[Input]) -> bool:
     """Whether every input has one row a sample, so that samples of several probes can stand in one batch."""
     batches = batch_symbols(inputs)
     first = {item.shape[0] if item.shape else None for item in inputs}
-    return len(batches) == 1 and first == set(batches) and any(item.floating for item in inputs)
+    return len(batches) == 1 and first == set(batches)
 
 
 def jittered(feeds: Mapping[str, Array], seed: int) -> dict[str, Array]:
@@ -265,12 +263,37 @@ def _shaped(inputs: Sequence[Input], sizes: Sizes, make: Pattern, seed: int) -> 
     return feeds
 
 
-def _edge(inputs: Sequence[Input], sizes: Sizes, edge: str) -> dict[str, Array]:
+def _spread(inputs: Sequence[Input], sizes: Sizes, make: Pattern, seed: int) -> dict[str, Array]:
+    """Return integers, conditions and words where a pattern of numbers from 0 to 1 stands for the range of each."""
     feeds: dict[str, Array] = {}
-    for item in inputs:
-        shape = item.sized(sizes)
+    for number, item in enumerate(inputs):
+        share = make(item, item.sized(sizes), np.random.default_rng([seed, number]))
         if item.words:
-            feeds[item.name] = np.full(shape, item.words[0 if edge == "lowest" else -1], dtype=object)
+            places = np.rint(share * (len(item.words) - 1)).astype(np.int64)
+            feeds[item.name] = np.asarray(np.array(item.words, dtype=object)[places], dtype=object)
         else:
-            feeds[item.name] = np.full(shape, item.low if edge == "lowest" else item.high).astype(item.dtype)
+            feeds[item.name] = np.asarray(item.low + np.floor(share * (item.high - item.low))).astype(item.dtype)
     return feeds
+
+
+def _corner(_item: Input, shape: tuple[int, ...], _generator: np.random.Generator) -> Array:
+    lit = np.zeros(shape)
+    if lit.size:
+        lit.reshape(-1)[0] = 1.0
+    return lit
+
+
+def _ramp(_item: Input, shape: tuple[int, ...], _generator: np.random.Generator) -> Array:
+    return np.linspace(0, 1, math.prod(shape)).reshape(shape)
+
+
+_WHOLE: tuple[tuple[str, Pattern], ...] = (
+    ("checkerboard of integers", lambda *which: (1 + _checkerboard(*which)) / 2),
+    ("one highest integer", _corner),
+    ("rising integers", _ramp),
+    ("integers in the middle", lambda _item, shape, _generator: np.full(shape, 0.5)),
+    ("low integers", lambda _item, shape, generator: np.asarray(generator.random(shape) ** 4)),
+    ("integers at either end", lambda _item, shape, generator: np.rint(generator.random(shape))),
+    ("lowest integers", lambda _item, shape, _generator: np.zeros(shape)),
+    ("highest integers", lambda _item, shape, _generator: np.ones(shape)),
+)

@@ -13,7 +13,8 @@ from onnx import ModelProto, numpy_helper
 from bnfold.errors import UnsupportedOpError
 from bnfold.parity import Verdict, verify
 from bnfold.parity.corners import smaller
-from bnfold.parity.feeds import Probe
+from bnfold.parity.feeds import Probe, draw_probes
+from bnfold.parity.inputs import Input
 from bnfold.parity.rows import bundles
 from bnfold.parity.run import Session
 from tests.parity.nets import build
@@ -106,3 +107,27 @@ def test_corners_are_cut_where_an_operation_does_at_every_place_the_same() -> No
     wide = smaller(values, [_model(far, w=weight)])
     assert wide is not None
     assert wide["x"].shape == (1, 3, 48, 52)
+
+
+def test_whole_numbers_are_fed_in_twelve_ways_and_every_batch_too() -> None:
+    text = """g (uint8[N, 3, 4, 4] x) => (float[N, 3, 4, 4] y) { f = Cast<to = 1>(x)  d = Div(f, q)  y = Relu(d) }"""
+    parity = verify(unfolded=_model(text, q=np.float32(255)), folded=_model(text, q=np.float32(255)), seed=0)
+    assert parity.verdict.passed, parity.summary
+    assert len({probe.name for probe in parity.probes}) == 12
+    assert {probe.rows for probe in parity.probes} == {0, 2, 3, 7}
+    half = _model(text.replace("d = Div(f, q)", "e = Min(f, h)  d = Div(e, q)"), q=np.float32(255), h=np.float32(254))
+    wrong = verify(unfolded=_model(text, q=np.float32(255)), folded=half, seed=0)
+    assert wrong.verdict is Verdict.FAIL  # only the largest number shows it
+
+
+def test_patterns_of_whole_numbers_stay_in_their_range_and_reach_both_ends() -> None:
+    inputs = (
+        Input("x", np.dtype(np.uint8), ("N", 2, 3), "", 0, 255),
+        Input("ids", np.dtype(np.int64), ("N", 5), "", 1, 49),
+        Input("w", np.dtype(object), ("N", 4), "", words=("a", "b", "c")),
+    )
+    probes = draw_probes(inputs, {"N": 1}, level="full", seed=0, together=True)
+    assert len(probes) == 12
+    for name, ends in (("x", {0, 255}), ("ids", {1, 49}), ("w", {"a", "c"})):
+        found = {value for probe in probes for value in probe.feeds[name].reshape(-1).tolist()}
+        assert ends == {min(found), max(found)}
