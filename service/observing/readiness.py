@@ -54,11 +54,16 @@ class Readiness:
     def _writes(self) -> bool:
         try:
             folder = self.scratch.folder()
-            (folder / "here").write_bytes(b"x")
         except OSError:
             return False
-        self.scratch.discard(folder)
-        return True
+        try:
+            (folder / "here").write_bytes(b"x")
+        except OSError:  # a folder can often still be made where there is no room for a file
+            return False
+        else:
+            return True
+        finally:
+            self.scratch.discard(folder)
 
     async def _stores(self) -> bool:
         far = self.storage.folder is None

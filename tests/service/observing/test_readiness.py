@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -74,6 +75,17 @@ class _Far:
             await asyncio.sleep(3600)
         if not self.answers:
             raise OSError("the storage cannot write checks/x: connection refused")
+
+
+def test_a_full_disk_is_told_and_questions_after_it_leave_nothing_there(
+    ready: Readiness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert [lacks(ready) for _ in range(3)] == ["disk"] * 3
+    assert list((tmp_path / "store" / "aside").iterdir()) == []
 
 
 def test_a_storage_far_away_is_asked_seldom_while_it_answers(ready: Readiness, monkeypatch: pytest.MonkeyPatch) -> None:
