@@ -45,8 +45,9 @@ _MOST = 256
 """Values in one run, however small."""
 _FAR = 2.0**-4
 """A value further off than this is wrong, or stands for something else."""
-_HEALED = 2.0**-6
-"""Where everything behind such a value is closer than this, it stands for something else."""
+_HEALED = 16
+"""Where everything behind such a value is within this many times what rounding explains, it stands for something else:
+a mistake may shrink on its way, but it does not vanish."""
 _BINS = 24
 
 Progress = Callable[[str, int, int], None]
@@ -255,7 +256,7 @@ def _accounted(unfolded: ModelProto, folded: ModelProto, found: Mapping[str, _Fi
     for node in reversed(folded.graph.node):
         for name in node.output:
             figures = found.get(name)
-            if figures is not None and figures.folded <= max(figures.limit, _HEALED):
+            if figures is not None and figures.folded <= _HEALED * figures.limit:
                 healed.add(name)
             elif name not in outputs and readers.get(name) and healed.issuperset(readers[name]):
                 healed.add(name)

@@ -317,3 +317,25 @@ def test_an_original_that_cannot_be_opened_leaves_the_list_of_its_layers_empty()
     assert measure_layers(**sides, original=broken).original == ()  # type: ignore[arg-type]
     seen = measure_layers(**sides, original=lambda feeds: [_Layer("x", "Input", feeds["x"])])  # type: ignore[arg-type]
     assert [item.layer for item in seen.original] == ["x"]
+
+
+SHRINKING = """g (float[N, 4, 8, 8] x) => (float[N, 4, 1, 1] y) {
+    a = Mul(x, s)  b = Relu(a)  c = Add(b, o)  y = GlobalAveragePool(c) }"""
+
+
+def test_a_mistake_that_shrinks_on_its_way_is_no_value_that_stands_for_something_else() -> None:
+    def model(wrong: float) -> ModelProto:
+        built = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {SHRINKING}')
+        scale = np.ones((4, 1, 1), np.float32)
+        scale[2] += wrong
+        arrays = {"s": scale, "o": np.float32(500)}
+        built.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items())
+        return built
+
+    parity = verify(unfolded=model(0.0), folded=model(0.1), seed=0)
+    assert parity.verdict is Verdict.FAIL
+    found = measure_layers(unfolded=model(0.0), folded=model(0.1), parity=parity)
+    assert [item.value for item in found.values if item.beyond] == ["a", "b", "c", "y"]
+    assert found.first_beyond is not None
+    assert found.first_beyond.folded > 1 / 16
+    assert found.values[-1].folded < 1 / 64  # what is left of it at the end
