@@ -169,13 +169,13 @@ class _Writer:
         shape = constant.shape
         while len(shape) > 1 and shape[0] == 1:
             shape = shape[1:]
-        if self.draft.view.opset < 7 and index in self.draft.becomes:  # there, the axis is said
+        fresh = index >= len(self.draft.view) or index in self.draft.becomes
+        if self.draft.view.opset < 7 and fresh:  # there, the axis is said
             axes = field.axes()
             shape = tuple(constant.shape[axis] for axis in axes)
             self.attributes[index] = {"broadcast": 1, **({"axis": axes[0]} if axes else {})}
         dtype = own_dtype(self.draft, index)
         assert dtype is not None
-        fresh = index >= len(self.draft.view) or index in self.draft.becomes
         if fresh:
             position, wanted = 1, f"{self.wiring.outputs[index][0]}_shift"
         else:
@@ -305,8 +305,7 @@ class _Writer:
     def _inserted(self, number: int) -> NodeProto:
         reads, (value,) = self.wiring.reads(number), self.wiring.outputs[number]
         node = helper.make_node("Add", reads, [value], name=f"{value}_add_shift")
-        if self.draft.view.opset < 7:
-            node.attribute.append(helper.make_attribute("broadcast", 1))
+        _set_attributes(node, self.attributes.get(number, {}))
         return node
 
 

@@ -17,6 +17,7 @@ from bnfold.fold.changed_node import ChangedNode
 from bnfold.fold.linear_nodes import read_linear, stored_dtype
 from bnfold.fold.slabs import shift_behind
 from bnfold.fold.step import Step
+from bnfold.fold.storable import unsayable
 from bnfold.fold.surely import surely_takes
 from bnfold.fold.taken import Taken
 from bnfold.fold.uniting import join_branch, link_chain
@@ -186,9 +187,8 @@ class Draft:
         changed = absorber.absorb(linear, affine)
         if isinstance(changed, Refusal):
             return Refusal(changed.reason, f"{node.name}: {changed.detail}")
-        along_rows = changed.bias.size > 1 and changed.bias.shape[-1] == 1
-        if form.bias is None and self.view.opset < 7 and along_rows:
-            return Refusal(Reason.NO_GAIN, f"the Add of opset {self.view.opset} cannot add to rows of {node.name}")
+        if form.bias is None and (refusal := unsayable(self, index, changed.bias)) is not None:
+            return refusal
         for array, axis in ((changed.weight, form.output_axis), (changed.bias, -1)):
             stored = round_to(array, stored_dtype(node, form), axis)
             if isinstance(stored, Unstorable):
@@ -367,8 +367,8 @@ class Draft:
     def is_shift(self, index: int) -> bool:
         """Tell whether a node adds a constant and does nothing else, and the constant may become another."""
         affine = self.affines.get(index)
-        if affine is None or affine.assumed or self.view.opset < 7:  # before opset 7 an Add aligns by attributes
-            return False
+        if affine is None or affine.assumed or (self.view.opset < 7 and index < len(self.view)):
+            return False  # before opset 7 an Add aligns by attributes; those that folding inserts are written anew
         return self.op_type(index) == "Add" or (self.op_type(index) == "Sub" and affine.data_input == 0)
 
     def read_again(self, index: int) -> None:

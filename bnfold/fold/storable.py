@@ -20,21 +20,43 @@ if TYPE_CHECKING:
     from bnfold.affine.per_channel import Float64Array
     from bnfold.fold.draft import Draft
 
-__all__ = ["attribute_in_place", "dtype_of", "element", "own_dtype", "storable", "storable_constants", "storable_shift"]
+__all__ = [
+    "attribute_in_place",
+    "dtype_of",
+    "element",
+    "own_dtype",
+    "storable",
+    "storable_constants",
+    "storable_shift",
+    "unsayable",
+]
 
 
 def storable(draft: Draft, index: int, own: Field) -> Refusal | None:
     """Tell why a constant Add or Mul cannot have another constant."""
     if index in draft.fixed:
         return Refusal(Reason.KEPT_ON_REQUEST, f"{draft.name(index)} is to stay as it is")
-    return _unstorable(draft, index, own.shift if draft.is_shift(index) else own.scale, own_dtype(draft, index))
+    constant = own.shift if draft.is_shift(index) else own.scale
+    return _along_one_axis(draft, own.shape) or _unstorable(draft, index, constant, own_dtype(draft, index))
 
 
 def storable_shift(draft: Draft, index: int, shift: Field) -> Refusal | None:
     """Tell why a batch norm cannot become an Add of a shift."""
-    if draft.view.opset < 7 and len(shift.axes()) > 1:
-        return Refusal(Reason.NO_GAIN, f"the Add of opset {draft.view.opset} broadcasts along one axis")
-    return _unstorable(draft, index, shift.shift, dtype_of(draft, index, draft.affines[index].data_input))
+    dtype = dtype_of(draft, index, draft.affines[index].data_input)
+    return _along_one_axis(draft, shift.shape) or _unstorable(draft, index, shift.shift, dtype)
+
+
+def unsayable(draft: Draft, index: int, shift: Float64Array) -> Refusal | None:
+    """Tell why a shift cannot be added behind a layer, beside what is added there already."""
+    behind = draft.affines.get(draft.add_behind.get(index, -1))
+    shape = shift.shape if behind is None else np.broadcast_shapes(shift.shape, behind.field.shape)
+    return _along_one_axis(draft, shape)
+
+
+def _along_one_axis(draft: Draft, shape: tuple[int, ...]) -> Refusal | None:
+    if draft.view.opset >= 7 or sum(size > 1 for size in shape) < 2:
+        return None
+    return Refusal(Reason.NO_GAIN, f"the Add of opset {draft.view.opset} broadcasts along one axis")
 
 
 def storable_constants(

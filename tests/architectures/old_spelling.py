@@ -70,6 +70,8 @@ class _Speller:
             return
         for position, name in names.items():
             given = self.numbers(node, position)
+            if given is not None and not given:
+                raise UnspeakableError(f"{node.op_type} with an empty list")
             if given is not None:
                 node.attribute.append(helper.make_attribute(name, given))
         del node.input[min(names) :]
@@ -79,7 +81,13 @@ def _axes(speller: _Speller, node: NodeProto) -> None:
     speller.as_attributes(node, 13, {1: "axes"})
 
 
+def _reduced(speller: _Speller, node: NodeProto) -> None:
+    speller.as_attributes(node, 18, {1: "axes"})
+
+
 def _split(speller: _Speller, node: NodeProto) -> None:
+    for attribute in [attribute for attribute in node.attribute if attribute.name == "num_outputs"]:
+        node.attribute.remove(attribute)
     speller.as_attributes(node, 13, {1: "split"})
 
 
@@ -96,6 +104,8 @@ def _floats(speller: _Speller, node: NodeProto, before: int, names: Mapping[int,
         return
     for position, name in names.items():
         if len(node.input) > position and node.input[position]:
+            if node.input[position] not in speller.constants:
+                raise UnspeakableError(f"{node.op_type} with a number that is computed")
             number = float(speller.constants[node.input[position]].reshape(()))
             node.attribute.append(helper.make_attribute(name, number))
     del node.input[min(names) :]
@@ -176,6 +186,8 @@ def _pool(speller: _Speller, node: NodeProto) -> None:
 def _binary(speller: _Speller, node: NodeProto) -> None:
     """Say along which axis the second operand lies; one that has ones between its sizes cannot be said."""
     left, right = node.input
+    if speller.opset < 7 and not {left, right} <= speller.shapes.keys():
+        raise UnspeakableError(f"{node.op_type} of values whose shapes nobody knows")
     if speller.opset >= 7 or speller.shapes[left] == speller.shapes[right]:
         return
     if len(speller.shapes[left]) < len(speller.shapes[right]) or left in speller.constants:
@@ -208,6 +220,8 @@ def _binary(speller: _Speller, node: NodeProto) -> None:
 
 def _prelu(speller: _Speller, node: NodeProto) -> None:
     if speller.opset < 7:
+        if node.input[1] not in speller.tensors:
+            raise UnspeakableError("PRelu with slopes that are computed")
         tensor = speller.tensors[node.input[1]]
         sizes = [size for size in tensor.dims if size != 1] or [1]
         del tensor.dims[:]
@@ -220,6 +234,7 @@ _REWRITES: dict[str, Callable[[_Speller, NodeProto], None]] = {
     "AveragePool": _pool,
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
+    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceProd"), _reduced),
     "DepthToSpace": _depth_to_space,
     "Dropout": _dropout,
     "Gemm": _gemm,

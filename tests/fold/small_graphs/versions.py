@@ -184,9 +184,34 @@ CASES: Cases = {
     "opset 6, behind a MatMul": _old(
         f"x[2,3] -> y[2,4] | B[3,4] g[4] o[4] m[4] var[4] | h = MatMul(x, B) y = {_BN6}", "MatMul Add", opset=6
     ),
+    "opset 6, on both sides of a MatMul, a constant Add behind it": _old(
+        "x[2,3] -> y[2,4] | B[3,4] c[4] g[3] o[3] m[3] var[3] | n = BatchNormalization<is_test=1>(x, g, o, m, var) "
+        "h = MatMul(n, B) y = Add<broadcast=1>(h, c)",
+        "MatMul Add | MatMul Add Add",
+        opset=6,
+    ),
+    "opset 6, three batch norms around a MatMul": _old(
+        "x[2,3] -> y[2,4] | B[3,4] g[3] o[3] m[3] var[3] h1[4] h2[4] h3[4] var2[4] | "
+        "n = BatchNormalization<is_test=1>(x, g, o, m, var) h = MatMul(n, B) "
+        "i = BatchNormalization<is_test=1>(h, h1, h2, h3, var2) d = Dropout<is_test=1>(i) "
+        "y = BatchNormalization<is_test=1>(d, h2, h3, h1, var2)",
+        "MatMul Add Dropout",
+        opset=6,
+    ),
     "opset 6, behind a MatMul of a constant on the left": _old(
         f"x[2,5,3] -> y[2,4,3] | A[4,5] g[4] o[4] m[4] var[4] | h = MatMul(A, x) y = {_BN6}",
-        f"MatMul {BN}",
+        "MatMul Add",
+        opset=6,
+    ),
+    "opset 6, behind a MatMul of a constant on the left for each image": _old(
+        f"x[2,5,3] -> y[2,4,3] | A[2,4,5] g[4] o[4] m[4] var[4] | h = MatMul(A, x) y = {_BN6}",
+        "MatMul Add",
+        opset=6,
+    ),
+    "opset 6, behind and in front of a MatMul of matrices for each image": _old(
+        "x[2,3,4] -> y[2,3,4] | A[2,3,3] g[3] o[3] m[3] var[3] | n = BatchNormalization<is_test=1>(x, g, o, m, var) "
+        "h = MatMul(A, n) y = BatchNormalization<is_test=1>(h, o, g, m, var)",
+        f"MatMul Add | {BN} MatMul Add",
         ("no-gain",),
         opset=6,
     ),
