@@ -52,6 +52,26 @@ class Grid:
             slices.append(slice(start + low * stride, start + (high - 1) * stride + 1, stride))
         return tuple(slices)
 
+    def inside(
+        self, axis: int, position: int, size: int, first: int = 0, last: int | None = None
+    ) -> tuple[slice, slice]:
+        """Return the outputs of ``first`` to ``last`` whose tap lies inside of the input, and what these read there.
+
+        Args:
+            axis: A spatial axis.
+            position: The tap's place on it.
+            size: The input's.
+            first: The first output that is asked for.
+            last: The one behind the last; None means all.
+        """
+        stride, offset = self.strides[axis], position * self.dilations[axis] - self.before[axis]
+        high = self.out[axis] if last is None else last
+        # 0 ≤ o·stride + offset < size
+        begin = min(max(first, -(offset // stride)), high)
+        end = max(begin, min(high, (size - 1 - offset) // stride + 1))
+        reads = slice(begin * stride + offset, (end - 1) * stride + offset + 1 if end > begin else 0, stride)
+        return slice(begin, end), reads
+
 
 def _grid(call: Call, kernel: Sequence[int], spatial: Sequence[int]) -> Grid:
     rank = len(spatial)
@@ -151,17 +171,13 @@ def _unrolled(x: Array, grid: Grid, first: int, last: int) -> Array:
     for number, tap in enumerate(grid.taps):
         into, reads, target = unrolled[:, number], [slice(None)] * 2, [slice(None)] * 2
         for axis, position in enumerate(tap):
-            stride = grid.strides[axis]
             low, high = (first, last) if axis == 0 else (0, grid.out[axis])
-            offset = position * grid.dilations[axis] - grid.before[axis]
-            # The outputs whose tap lies inside of the input: 0 ≤ o·stride + offset < size.
-            begin = min(max(low, -(offset // stride)), high)
-            end = max(begin, min(high, (spatial[axis] - 1 - offset) // stride + 1))
+            there, source_there = grid.inside(axis, position, spatial[axis], low, high)
             before: list[slice] = [*[slice(None)] * (2 + axis)]
-            into[*before, : begin - low] = 0
-            into[*before, end - low :] = 0
-            target.append(slice(begin - low, end - low))
-            reads.append(slice(begin * stride + offset, (end - 1) * stride + offset + 1 if end > begin else 0, stride))
+            into[*before, : there.start - low] = 0
+            into[*before, there.stop - low :] = 0
+            target.append(slice(there.start - low, there.stop - low))
+            reads.append(source_there)
         if all(place.stop > place.start for place in target[2:]):
             into[*target] = source[*reads]
     return unrolled
@@ -249,17 +265,20 @@ def _max_pool(call: Call, inputs: Inputs) -> tuple[Array, ...]:
     x = required(inputs, 0)
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     grid = _grid(call, call.integers("kernel_shape"), x.shape[2:])
-    padded = _padded(x, grid, lowest)
     indexed = call.asks_for(1)
     result = np.full((*x.shape[:2], *grid.out), lowest, dtype=x.dtype)
-    where = np.full(result.shape, -1, dtype=np.int64)
+    where = np.full(result.shape, -1, dtype=np.int64) if indexed else None
     for tap in grid.taps:
-        window = padded[:, :, *grid.reached(tap)]
-        if indexed:
+        spans = [grid.inside(axis, position, x.shape[2 + axis]) for axis, position in enumerate(tap)]
+        if any(target.stop <= target.start for target, _ in spans):
+            continue  # nothing but pads
+        place = (slice(None), slice(None), *(target for target, _ in spans))
+        window = x[:, :, *(source for _, source in spans)]
+        if where is not None:
             flat = _flat_index(grid, tap, x.shape[2:], column_major=bool(call.integer("storage_order")))
-            np.copyto(where, flat, where=(window > result) & (flat >= 0))
-        np.maximum(result, window, out=result)
-    if not indexed:
+            np.copyto(where[place], flat[place[2:]], where=window > result[place])
+        np.maximum(result[place], window, out=result[place])
+    if where is None:
         return (result,)
     offsets = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[0], x.shape[1], *[1] * len(grid.out))
     return result, where + offsets * math.prod(x.shape[2:])
