@@ -16,6 +16,7 @@ import onnx
 from bnfold.errors import SourceError, UnsupportedOpError
 from bnfold.frontends.tensorflow.canonical import make_canonical
 from bnfold.frontends.tensorflow.guests import native_quiet, quiet, tensorflow, tf2onnx
+from bnfold.frontends.tensorflow.steps import multiply_steps_at_once
 
 __all__ = ["DEFAULT_OPSET", "to_onnx"]
 
@@ -76,6 +77,7 @@ def to_onnx(
         except Exception as error:  # tf2onnx raises whatever its steps run into
             raise _refused(error, graph_def) from error
     _demand_onnx_ops(model)
+    multiply_steps_at_once(model)
     make_canonical(model, {node.name for node in graph_def.node})
     _name_free_axes(model)
     return model
