@@ -11,20 +11,12 @@ from pathlib import Path
 
 from bnfold.errors import CorruptModelError, UnknownFormatError
 from bnfold.frontends.archive import archive_names, is_gzip, is_tar, is_zip, model_in
+from bnfold.frontends.foreign import DATA, TORCH_EXPORT_HINT, WHICH, refuse_by_magic
 from bnfold.frontends.wire import Kind, kind_of
 
 __all__ = ["Format", "checkpoint_prefix", "sniff"]
 
 _HEAD = 4096
-_READS = (
-    "ONNX, Keras (.keras, .h5), SavedModel, TensorFlow frozen graphs, meta graphs and checkpoints, "
-    "and PyTorch exported programs (.pt2)"
-)
-_WHICH = f"Name a file in one of the formats that are read: {_READS}."
-_DATA = "Name the model; arrays to check it with go to --data."
-_TO_ONNX = (
-    "Export the model to ONNX where it was made, in evaluation mode and without folding, and name the .onnx file."
-)
 
 
 class Format(StrEnum):
@@ -66,25 +58,6 @@ _DESCRIBED = {
     Format.TORCH_EXPORT: "PyTorch exported program",
 }
 
-_MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"\xff\xd8\xff", "a JPEG image", _WHICH),
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG image", _WHICH),
-    (0, b"GIF8", "a GIF image", _WHICH),
-    (0, b"%PDF-", "a PDF document", _WHICH),
-    (0, b"\x7fELF", "a program", _WHICH),
-    (0, b"\x93NUMPY", "a NumPy array", _DATA),
-    (0, b"GGUF", "a GGUF language model", _WHICH),
-    (0, b"CDF", "a NetCDF data set", _WHICH),
-    (0, b"ftrt", "a TensorRT engine", "Name the model that the engine was built from."),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "Unpack it and name the model inside."),
-    (0, b"Rar!", "a RAR archive", "Unpack it and name the model inside."),
-    (0, b"BZh", "compressed with bzip2", "Unpack it with bunzip2 first."),
-    (0, b"\xfd7zXZ\x00", "compressed with xz", "Unpack it with unxz first."),
-    (0, b"\x28\xb5\x2f\xfd", "compressed with Zstandard", "Unpack it with unzstd first."),
-    (4, b"TFL3", "a TensorFlow Lite model", "Name the TensorFlow model that it was converted from."),
-    (4, b"ORTM", "an onnxruntime model (.ort)", "Name the .onnx file that it was converted from."),
-)
-_TORCH_TAR = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _TABLE = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 """The last bytes of a table file, which TensorFlow's checkpoint indexes are."""
 
@@ -195,7 +168,7 @@ def _folder(path: Path) -> Format:
         hint = f"Name the file inside it, for example: {path / models[0]}"
     else:
         below = [entry for entry in entries if (entry / "saved_model.pb").is_file()]
-        hint = f"Name the folder inside it: {below[0]}" if below else _WHICH
+        hint = f"Name the folder inside it: {below[0]}" if below else WHICH
     holds = f"it holds {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it is empty"
     raise UnknownFormatError(f"{path} is a folder without a SavedModel or a checkpoint: {holds}", hint=hint)
 
@@ -222,7 +195,7 @@ def _file(path: Path, head: bytes, content: mmap.mmap) -> Format:
         return _tar(path, head)
     if content[-8:] == _TABLE:
         return _checkpoint(checkpoint_prefix(path) or path)
-    _refuse_by_magic(path, head, content)
+    refuse_by_magic(path, head, content)
     found = _protobuf(path, content)
     if found is not None:
         return found
@@ -235,8 +208,8 @@ def _undecided(path: Path, head: bytes, content: mmap.mmap) -> Format:
     if head[0] == 0x08 and path.suffix.lower() == ".onnx":
         return Format.ONNX  # begins like one: whoever reads it says where it breaks off
     if kind_of(content) is Kind.OTHER:
-        raise UnknownFormatError(f"{path} looks like a protobuf file that holds no known model", hint=_WHICH)
-    raise UnknownFormatError(f"{path} is in no known format: its {len(content)} bytes look random", hint=_WHICH)
+        raise UnknownFormatError(f"{path} looks like a protobuf file that holds no known model", hint=WHICH)
+    raise UnknownFormatError(f"{path} is in no known format: its {len(content)} bytes look random", hint=WHICH)
 
 
 def _protobuf(path: Path, content: mmap.mmap) -> Format | None:
@@ -292,26 +265,20 @@ def _zip(path: Path, head: bytes) -> Format:
         return Format.TORCH_EXPORT
     _refuse_torch(path, names)
     if names and all(name.endswith(".npy") for name in names):
-        raise UnknownFormatError(f"{path} looks like a NumPy archive of arrays", hint=_DATA)
+        raise UnknownFormatError(f"{path} looks like a NumPy archive of arrays", hint=DATA)
     files = [name for name in names if name.endswith(_SINGLE)]
     holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") if names else "nothing"
     raise UnknownFormatError(
         f"{path} is a zip archive that holds no model that can be read as it is: {holds}",
-        hint=f"Unpack it and name the file inside: {files[0]}" if files else _WHICH,
+        hint=f"Unpack it and name the file inside: {files[0]}" if files else WHICH,
     )
-
-
-_TORCH_EXPORT_HINT = (
-    "Export the network with torch.export.export(model.eval(), example), save that with torch.export.save as a .pt2, "
-    "or export it to ONNX with torch.onnx.export."
-)
 
 
 def _refuse_torch(path: Path, names: list[str]) -> None:
     """Refuse what else PyTorch saves: weights without a network, pickles, machine code."""
     if any("data/aotinductor/" in name for name in names):
         raise UnknownFormatError(
-            f"{path} holds a network that PyTorch compiled to machine code", hint=_TORCH_EXPORT_HINT
+            f"{path} holds a network that PyTorch compiled to machine code", hint=TORCH_EXPORT_HINT
         )
     if "serialized_exported_program.json" in names:
         raise UnknownFormatError(
@@ -319,11 +286,11 @@ def _refuse_torch(path: Path, names: list[str]) -> None:
             hint="Load it with torch.export.load and save it again with torch.export.save, in PyTorch 2.9 or newer.",
         )
     if any(name.endswith("/constants.pkl") or "/code/__torch__" in name for name in names):
-        raise UnknownFormatError(f"{path} looks like a TorchScript program", hint=_TORCH_EXPORT_HINT)
+        raise UnknownFormatError(f"{path} looks like a TorchScript program", hint=TORCH_EXPORT_HINT)
     if any(name.endswith(("/data.pkl", "/archive_format")) or name == "data.pkl" for name in names):
         raise UnknownFormatError(
             f"{path} looks like a PyTorch pickle: weights without a network, or a network whose code is elsewhere",
-            hint=_TORCH_EXPORT_HINT,
+            hint=TORCH_EXPORT_HINT,
         )
 
 
@@ -347,20 +314,6 @@ def _unpacks_to_tar(path: Path) -> bool:
             return is_tar(file.read(512))
     except (OSError, EOFError, zlib.error):
         return False
-
-
-def _refuse_by_magic(path: Path, head: bytes, content: mmap.mmap) -> None:
-    for at, magic, looks, hint in _MAGIC:
-        if head[at : at + len(magic)] == magic:
-            raise UnknownFormatError(f"{path} looks like {looks}", hint=hint)
-    if len(head) > 9 and head[8:9] == b"{":
-        (length,) = struct.unpack_from("<Q", head)
-        if 2 <= length <= len(content) - 8 and content[8 + length - 1 : 8 + length] in (b"}", b" "):
-            raise UnknownFormatError(f"{path} looks like a safetensors file: weights without a network", hint=_TO_ONNX)
-    if head.startswith(_TORCH_TAR):
-        raise UnknownFormatError(f"{path} looks like an old PyTorch pickle", hint=_TORCH_EXPORT_HINT)
-    if head[0] == 0x80 and len(head) > 1 and 2 <= head[1] <= 5 and content[-1:] == b".":
-        raise UnknownFormatError(f"{path} looks like a Python pickle, which is a program and is not run", hint=_TO_ONNX)
 
 
 def _text(head: bytes) -> str | None:
@@ -407,4 +360,4 @@ def _from_text(path: Path, text: str) -> Format:
             hint=f"Name the file of weights, and give this one as --architecture {path}",
         )
     line = start.splitlines()[0][:40] if start else ""
-    raise UnknownFormatError(f"{path} is a text file that begins with {line!r}", hint=_WHICH)
+    raise UnknownFormatError(f"{path} is a text file that begins with {line!r}", hint=WHICH)
