@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,12 +81,16 @@ def load(path: Path, request: Request) -> Loaded:
 def _clean_session() -> Iterator[None]:
     """Start with Keras's counters at zero, so that names do not depend on what ran before, and leave them so."""
     try:
-        for generation in (2, 3):
-            with quiet():
-                keras_of(generation).backend.clear_session()
+        _start_over()
         yield
     finally:
-        for generation in (2, 3):
+        _start_over()
+
+
+def _start_over() -> None:
+    """Reset what is imported: importing the other Keras takes a second, and its counters are at zero then."""
+    for name, generation in (("tf_keras", 2), ("keras", 3)):
+        if name in sys.modules:
             with quiet():
                 keras_of(generation).backend.clear_session()
 
