@@ -182,10 +182,15 @@ def _is_of_one_sample(program: Program, view: GraphView, name: str) -> bool:
 
 def _takes_sample(program: Program, view: GraphView, node: NodeProto) -> bool:
     """Say whether a node takes one element along the first axis of an input of the model, and leaves that axis out."""
+    left_out: tuple[int, ...] = ()
+    if standard(node) == "Squeeze" and node.input[0] in view.producers:
+        axes = view.constant(node.input[1]) if len(node.input) > 1 else None
+        if (tuple(axes.reshape(-1)) if axes is not None else _listed(node)) != (0,):
+            return False
+        node, left_out = view.graph.node[view.producers[node.input[0]]], (1,)
     if standard(node) != "Gather" or any(attribute.name == "axis" and attribute.i for attribute in node.attribute):
         return False
-    index = program.typed_views[view.path].shape(node.input[1])
-    if index != ():
+    if program.typed_views[view.path].shape(node.input[1]) != left_out:
         return False
     name = node.input[0]
     while True:

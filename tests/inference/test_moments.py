@@ -171,8 +171,11 @@ def _looped(before: str) -> str:
                 n = Div(d, s) }}> }}"""
 
 
-def test_a_loop_over_samples_may_standardise_each() -> None:
-    text = _looped("t = Cast<to=1>(x)")
+@pytest.mark.parametrize(
+    "one", ["one = Gather(t, i)", "at = Unsqueeze(i, a0)  row = Gather(t, at)  one = Squeeze(row, a0)"]
+)
+def test_a_loop_over_samples_may_standardise_each(one: str) -> None:
+    text = _looped("t = Cast<to=1>(x)").replace("one = Gather(t, i)", one)
     assert not depends_on_the_batch(text)
     kept(text)
 
