@@ -222,12 +222,16 @@ def _stand(
     inputs = inputs_of(unfolded)
     inner = tuple(dict.fromkeys([*computed, *decisions.floats, *decisions.chosen]))
     session = Session(unfolded, also=inner)
+    reference = Reference(unfolded, foreign=run_node, arrays=session.weights)
+    lane = ThreadPoolExecutor(1)
+    lane.submit(reference.constants.warm)  # while the folded model is loaded, and sizes are tried
+    lane.shutdown(wait=False)
     return Stand(
         inputs=in_common(inputs, inputs_of(folded)) if task.apart else inputs,
         unfolded=session,
         folded=_folded_session(folded, shared),
         original=task.original,
-        reference=Reference(unfolded, foreign=run_node, arrays=session.weights),
+        reference=reference,
         rounded=rounding_model(unfolded, folded),
         outputs=tuple(value.name for value in task.unfolded.graph.output),
         decisive=tuple(dict.fromkeys([*inner, *fixed])),

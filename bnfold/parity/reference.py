@@ -11,7 +11,6 @@ runtime that lacks them: every node computes in float64 and rounds its outputs t
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -27,12 +26,12 @@ from onnx import (
     NodeProto,
     SparseTensorProto,
     TensorProto,
-    numpy_helper,
 )
 
 from bnfold.errors import BnfoldError, SignatureError, UnsupportedOpError
+from bnfold.parity.constants import Constants
 from bnfold.parity.decisions import results_given
-from bnfold.parity.kernels import Array, computes_with, roundoff, widen
+from bnfold.parity.kernels import Array, widen
 from bnfold.parity.loops import nothing, scan_over
 from bnfold.parity.nodes import STANDARD, Computation, Foreign, attributes_of, computation, round_outputs
 from bnfold.parity.program import (
@@ -41,18 +40,14 @@ from bnfold.parity.program import (
     Scope,
     Step,
     called,
-    dense,
     order,
     reads_of,
     resolved,
     versions_of,
-    weights_of,
 )
 
 __all__ = ["Reference", "Scope", "run_float64"]
 
-_MEMO = 1 << 30
-"""Bytes of widened constants that one reference keeps between runs."""
 _VISITS = 4
 """How many runs of one body are captured."""
 _TRIPS = 100
@@ -82,6 +77,7 @@ class Reference:
     Attributes:
         model: The model itself; it must not change while this lives.
         largest: Bytes of the largest value that a node has computed so far.
+        constants: What it computes with.
     """
 
     def __init__(
@@ -109,20 +105,24 @@ class Reference:
         """
         self.model = model
         self.largest = 0
-        self._stored, self._foreign, self._disturbance = stored, foreign, disturbance
-        self._strength = strength
-        self._weights = frozenset(weights_of(model)) if disturbance is not None else frozenset()
+        self._stored, self._foreign = stored, foreign
+        self.constants: Constants = Constants(
+            model,
+            stored=stored,
+            disturbance=disturbance,
+            strength=strength,
+            beside=None if beside is None else beside.constants,
+            arrays=arrays,
+        )
         self._functions = {(item.domain, item.name, item.overload): item for item in model.functions}
         self._bodies: dict[tuple[str, str, str], Compiled] = {}
-        self._memo: dict[int, Array] = {}
-        self._memo_bytes = 0
-        self._beside, self._arrays = beside, arrays or {}
         self._capture: Mapping[Scope, Collection[str]] = {}
         self._captured: dict[Scope, list[dict[str, Array]]] = {}
         self._trying = 0
         self._forced: Mapping[Scope, Mapping[str, Array]] = {}
         self._turns: dict[Scope, int] = {}
         self._main = self._compile(model.graph, versions_of(model.opset_import))
+        self.constants.main = self._main.constants
 
     def run(
         self,
@@ -178,11 +178,6 @@ class Reference:
         finally:
             self._capture, self._captured = {}, {}
         return {name: values[name] for name in self._main.outputs}, captured
-
-    def constant(self, tensor: TensorProto | SparseTensorProto) -> Array | None:
-        """Return the constant of the main graph that has a tensor's name, as this reference computes with it."""
-        known = self._main.constants.get(tensor.name) if isinstance(tensor, TensorProto) else None
-        return None if known is None else self._constant(known)
 
     def _compile(self, graph: GraphProto | FunctionProto, versions: Mapping[str, int]) -> Compiled:
         constants: dict[str, TensorProto | SparseTensorProto] = {}
@@ -275,7 +270,7 @@ class Reference:
                 return inner.values[name]
             tensor = inner.graph.constants.get(name)
             if tensor is not None:
-                return self._constant(tensor)
+                return self.constants.of(tensor)
             inner = inner.outer
         raise SignatureError(
             f"the model has no value {name!r}", hint="Ask for the name of an output, or of a value inside."
@@ -285,36 +280,6 @@ class Reference:
         if value is None or isinstance(value, list):  # an empty optional, a sequence
             return value if value is None else [self._entering(item) for item in value]
         return np.asarray(value) if self._stored else widen(np.asarray(value))
-
-    def _constant(self, tensor: TensorProto | SparseTensorProto) -> Array:
-        known = self._memo.get(id(tensor))
-        if known is not None:
-            return known
-        theirs = None if self._beside is None else self._beside.constant(tensor)
-        if theirs is not None:
-            return theirs
-        array = self._read_already(tensor)
-        if array is None:
-            array = np.asarray(numpy_helper.to_array(tensor)) if isinstance(tensor, TensorProto) else dense(tensor)
-        name = tensor.name if isinstance(tensor, TensorProto) else tensor.values.name
-        array = array if self._stored else self._disturbed(name, array)
-        if self._memo_bytes + array.nbytes <= _MEMO:
-            self._memo[id(tensor)] = array  # the compiled graph keeps the tensor, and with it the id
-            self._memo_bytes += array.nbytes
-        return array
-
-    def _read_already(self, tensor: TensorProto | SparseTensorProto) -> Array | None:
-        if not isinstance(tensor, TensorProto) or self._main.constants.get(tensor.name) is not tensor:
-            return None
-        return self._arrays.get(tensor.name)
-
-    def _disturbed(self, name: str, array: Array) -> Array:
-        wide = widen(array)
-        if name not in self._weights or not computes_with(array):
-            return wide
-        generator = np.random.default_rng([self._disturbance or 0, zlib.crc32(name.encode())])
-        signs = 2.0 * generator.integers(0, 2, size=wide.shape) - 1
-        return np.asarray(wide * (1 + self._strength * roundoff(array.dtype) * signs))
 
     def _prepare(self, node: NodeProto, versions: Mapping[str, int]) -> Callable[[Frame, list[Any]], Sequence[Any]]:
         if any(attribute.ref_attr_name for attribute in node.attribute):
@@ -330,8 +295,8 @@ class Reference:
             return self._function(node, found, versions)
         if isinstance(found, Computation):
             held = attributes_of(node).get("value") if node.op_type == "Constant" and node.domain in STANDARD else None
-            if self._weights and isinstance(held, np.ndarray):
-                moved = self._disturbed(node.output[0], held)
+            if self.constants.moves_weights and isinstance(held, np.ndarray):
+                moved = self.constants.disturbed(node.output[0], held)
                 return lambda _frame, _inputs: [moved]
             return self._node(node, found)
         # Its definition is a body that depends on the types of its inputs.
