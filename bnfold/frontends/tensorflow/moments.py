@@ -105,8 +105,14 @@ def read(net: Net) -> Reading:
 def kinds_of(net: Net, values: Mapping[Ref, Value], shapes: Mapping[Ref, Shape]) -> dict[str, Kind]:
     """Return what each node depends on, in the order in which they can be computed."""
     kinds: dict[str, Kind] = {}
-    for name in net.sorted(control=False):
-        kinds[name] = _kind(net.nodes[name], kinds, values, shapes)
+    order = net.sorted(control=False)
+    looped = any(node.op in ("NextIteration", "RefNextIteration") for node in net.nodes.values())
+    again = True
+    while again:  # a loop reads in its next turn what it computes later
+        before = dict(kinds)
+        for name in order:
+            kinds[name] = _kind(net.nodes[name], kinds, values, shapes)
+        again = looped and kinds != before
     return kinds
 
 

@@ -128,7 +128,14 @@ def with_a_switched_rate() -> str:
     return "logits/z:0"
 
 
+def behind_a_loop() -> str:
+    rows = tf().map_fn(lambda row: row / tf().reduce_max(row), v1().placeholder("float32", [None, 6], name="x"))
+    loss_of(dense(rows, 3, "logits"))
+    return "logits/z:0"
+
+
 PROGRAMS = [
+    behind_a_loop,
     classifier,
     with_probabilities,
     own_cross_entropy,
