@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from bnfold.graph.growth import makes_long_sequences
+
 __all__ = ["BODIES", "Dimension", "GraphPath", "LazyTypes", "Shape", "ValueType", "bodies_of", "infer", "subgraphs"]
 
 BODIES = frozenset({AttributeProto.GRAPH, AttributeProto.GRAPHS})
@@ -81,7 +83,8 @@ def infer(model: ModelProto) -> Mapping[GraphPath, Mapping[str, ValueType]]:
     skeleton.functions.extend(model.functions)
     _copy_graph(model.graph, skeleton.graph)
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+        # The values of shapes and indices are followed, too, but not where that alone would fill the memory.
+        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=not makes_long_sequences(model.graph))
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError):
         inferred = skeleton
     types: dict[GraphPath, Mapping[str, ValueType]] = {}

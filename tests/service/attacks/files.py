@@ -437,6 +437,18 @@ def _sixty_four_gigabytes(_: Outside) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _long_range(_: Outside) -> bytes:
+    """A sequence of 2³⁴ numbers, which whoever follows the values of shapes would write out."""
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y)
+        <int64 a = {0}, int64 most = {17179869184}, int64 one = {1}> {
+        r = Range(a, most, one)
+        f = Cast<to = 1>(r)
+        s = ReduceSum<keepdims=1>(f)
+        y = Add(x, s)
+    }""")
+    return bytes(model.SerializeToString())
+
+
 def _foreign_domain(_: Outside) -> bytes:
     model: ModelProto = parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17, "evil.ops" : 1]>
@@ -639,6 +651,7 @@ ATTACKS: dict[str, Attack] = {
     "a checkpoint that reads": Attack("m.tar.gz", _reads_for_a_checkpoint, 422, "unsupported-op"),
     "functions that expand": Attack("m.onnx", _function_bomb, 422, "corrupt"),
     "a value of 64 GiB": Attack("m.onnx", _sixty_four_gigabytes, 409, "inconclusive"),
+    "a range of 128 GiB": Attack("m.onnx", _long_range, 409, "inconclusive"),
     "an unknown domain": Attack("m.onnx", _foreign_domain, 409, "inconclusive"),
     "a zip bomb": Attack("m.zip", _bomb, 422, "corrupt"),
     "a name of 256 MiB in an archive": Attack("m.tar.gz", _long_header(tarfile.GNUTYPE_LONGNAME), 422, "corrupt"),
