@@ -134,21 +134,27 @@ def _built(artifact: Artifact, request: Request, *, as_it_is: bool) -> Built:
 
 
 def _changes(layers: Sequence[LayerEntry], which: int) -> tuple[ModeChange, ...]:
-    proofs = {
-        2: "the network's own predict normalises with the statistics of each batch here",
-        3: "Keras 3's own predict ignores training=True too",
-    }
-    other = "called with training=True in the network itself"
     return tuple(
         ModeChange(
             kind="training-mode",
             name=layer.path,
             before="training=True",
             after="training=False",
-            proof=proofs[3] if which >= 3 else proofs[2] if "BatchNormalization" in layer.class_name else other,
+            proof=_why(layer, which),
         )
         for layer in layers
     )
+
+
+def _why(layer: LayerEntry, which: int) -> str:
+    """Say what a call with ``training=True`` does in the network's own predict."""
+    if which >= 3:
+        return "Keras 3's own predict ignores training=True too"
+    if "BatchNormalization" not in layer.class_name:
+        return "called with training=True in the network itself"
+    if layer.config.get("trainable") is False:
+        return "it is frozen, so the network's own predict uses moving statistics too"
+    return "the network's own predict normalises with the statistics of each batch here"
 
 
 def _build_from_architecture(artifact: Artifact, path: Path, custom: Custom, *, trust: bool) -> Built:

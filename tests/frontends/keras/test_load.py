@@ -262,6 +262,18 @@ def test_training_baked_into_a_network_is_resolved_to_moving_statistics(
     )
 
 
+def test_a_frozen_batch_norm_uses_moving_statistics_whatever_the_call_says(tmp_path: Path) -> None:
+    model = built(in_training_mode, 2)
+    model.get_layer("bn").trainable = False
+    model.get_layer("drop").rate = 0.0
+    saved = save(model, tmp_path / "m.h5")
+    loaded = load(saved.path, Request())
+    check(loaded, saved)
+    assert next(change.proof for change in loaded.mode) == (
+        "it is frozen, so the network's own predict uses moving statistics too"
+    )
+
+
 def _weights_of(path: Path) -> Any:
     from bnfold.frontends.keras.archive import open_weights, read_artifact
 
