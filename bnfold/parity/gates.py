@@ -113,14 +113,15 @@ def verify(
     return replace(parity, static=static, verdict=verdict, seconds=time.perf_counter() - started)
 
 
-def _verify(task: Task) -> Parity:
+def _verify(task: Task, *, closed: bool = False) -> Parity:
+    """Verify; a second time with loops as they are, where some probe shows that they cannot tell what they choose."""
     unfolded, original = task.unfolded, task.original
     elements = Elements(unfolded)
     outputs = tuple(value.name for value in unfolded.graph.output)
     decisions = {
         name: decision_behind(unfolded, name, elements.floating) for name in outputs if not elements.floating(name)
     }
-    stand, sizes, tried = _prepared(task, elements, decisions)
+    stand, sizes, tried = _prepared(task, elements, decisions, closed=closed)
     probes = draw_probes(
         stand.inputs,
         sizes,
@@ -142,9 +143,11 @@ def _verify(task: Task) -> Parity:
         for bundle in trials.bundles():
             trials.run(bundle, tried)
         trials.settle()
-        return _concluded(trials)
+        if stand.reference.model is task.unfolded or all(record.used for record in trials.records):
+            return _concluded(trials)
     finally:
         lanes.shutdown(cancel_futures=True)
+    return _verify(task, closed=True)
 
 
 def _concluded(trials: Trials) -> Parity:
@@ -194,11 +197,11 @@ def _search(task: Task, stand: Stand, elements: Elements, used: Sequence[Probe])
 
 
 def _prepared(
-    task: Task, elements: Elements, decided: Mapping[str, Decision | None]
+    task: Task, elements: Elements, decided: Mapping[str, Decision | None], *, closed: bool
 ) -> tuple[Stand, Sizes, Mapping[str, Array] | None]:
     """Return the programs, the sizes that they take, and what the unfolded one returned on them."""
     unfolded = opened(task.unfolded, elements.floating)
-    if unfolded is not task.unfolded:
+    if unfolded is not task.unfolded and not closed:
         try:  # a loop whose choices change their sizes from turn to turn cannot return them
             stand = _stand(task, elements, decided, unfolded, opened(task.folded, elements.floating))
             return stand, *accepted_sizes(stand, task.seed)

@@ -299,3 +299,18 @@ def test_a_mistake_in_a_choice_that_nobody_sees_never_passes(text: str) -> None:
     """The two numbers are far apart, and the wrong one is chosen: rounding does not explain it."""
     parity = verify(unfolded=_nearly(text, 0.5), folded=_nearly(text, -0.5), seed=0)
     assert parity.verdict is Verdict.FAIL
+
+
+AS_MANY_AS_THERE_ARE = """g (float[1, 4] x) => (float[1, 4] y) <int64 n = {2}, bool go = {1}> {
+    y = Loop(n, go, x) <body = body (int64 i, bool c, float[1, 4] o) => (bool d, float[1, 4] p) {
+        d = Identity(c)  z = NonZero(o)  k = Shape(z)  f = Cast<to = 1>(k)  s = ReduceMax<keepdims = 0>(f)
+        q = Floor(o)  r = Sub(o, q)  p = Mul(r, s) }> }"""
+
+
+def test_no_probe_is_lost_where_a_loop_chooses_more_in_one_turn_than_in_another() -> None:
+    """Of ones nothing is left after a turn, and turns of two sizes cannot be returned; of a draw all is left."""
+    model = parser.parse_model(f"{HEAD} {AS_MANY_AS_THERE_ARE}")
+    parity = verify(unfolded=model, folded=model, seed=0)
+    assert parity.verdict.passed, parity.summary
+    assert all(probe.used for probe in parity.probes)
+    assert len(parity.probes) == 12

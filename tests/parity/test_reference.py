@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
+from onnx.reference import ReferenceEvaluator
 
 from bnfold.errors import SignatureError, UnsupportedOpError
 from bnfold.parity.reference import Reference, run_float64
@@ -211,3 +212,30 @@ def test_sparse_initializers_are_dense() -> None:
     )
     got = run_float64(helper.make_model(graph), {"x": np.array([[1.0, 10.0]])})["y"]
     np.testing.assert_array_equal(got, [[0, 32]])
+
+
+REUSED = """<ir_version: 8, opset_import: ["" : 17]>
+    g (double[2, 3] x, double[2, 3] z) => (double[2, 3] y, double[3, 2] r) {
+    a = Add(x, z)  b = Relu(a)  c = Sub(a, b)  d = Identity(a)  e = Mul(d, c)  r = Transpose(e)
+    f = Relu(e)  g = Clip(f, low, high)  h = Add(one, g)  y = Add(h, h) }"""
+
+
+def test_no_value_is_written_over_that_somebody_still_reads() -> None:
+    model = parser.parse_model(REUSED)
+    arrays = {"low": np.float64(0.1), "high": np.float64(0.9), "one": np.ones(3)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items())
+    generator = np.random.default_rng(4)
+    feeds = {name: generator.normal(size=(2, 3)) for name in ("x", "z")}
+    before = {name: value.copy() for name, value in feeds.items()}
+    names = ["y", "r", "a", "b", "e", "h"]
+    expected = ReferenceEvaluator(model).run(["y", "r"], feeds)
+    reference = Reference(model)
+    for asked in (names, ["y", "r"], ["r"], names):
+        found = reference.run(feeds, asked)
+        for name, value in zip(("y", "r"), expected, strict=True):
+            if name in found:
+                np.testing.assert_array_equal(found[name], value)
+    a = before["x"] + before["z"]
+    np.testing.assert_array_equal(found["a"], a)
+    np.testing.assert_array_equal(found["b"], np.maximum(a, 0))
+    assert all(np.array_equal(feeds[name], before[name]) for name in feeds)
