@@ -14,6 +14,7 @@ from bnfold.frontends.keras.archive import Artifact, open_weights, read_artifact
 from bnfold.frontends.keras.config import Config, layers, refuse_code
 from bnfold.frontends.keras.describe import Description, LayerFacts, described
 from bnfold.frontends.keras.known import MODELS
+from bnfold.frontends.keras.operations import with_operations
 from bnfold.frontends.sniff import Format
 
 __all__ = ["look"]
@@ -114,7 +115,7 @@ def _suspicions(artifact: Artifact) -> Iterator[Suspicion]:
             "Convert it: the result uses the moving statistics. Or build the model without training=True.",
         )
     try:
-        refuse_code(artifact.config, trust=False)
+        refuse_code(with_operations(artifact.config), trust=False)
     except BnfoldError as error:
         yield Suspicion((), f"the conversion will refuse it: {error}", error.hint)
 

@@ -18,7 +18,7 @@ from bnfold.errors import (
     SourceError,
     UnsupportedOpError,
 )
-from bnfold.frontends import load
+from bnfold.frontends import load, look
 from bnfold.frontends.keras.guests import h5py, keras_of, quiet
 from bnfold.frontends.loaded import Loaded, Request
 from tests.frontends.keras import networks
@@ -449,6 +449,7 @@ def test_operations_between_layers_are_read_from_hdf5_too(tmp_path: Path) -> Non
     loaded = load(saved.path, Request())
     check(loaded, saved)
     assert norms_of(loaded.model) == ["bn"]
+    assert look(saved.path).suspicions == ()
 
 
 def test_a_layer_of_ones_own_is_no_operation_whatever_it_is_called(tmp_path: Path) -> None:
