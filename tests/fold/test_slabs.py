@@ -19,10 +19,11 @@ from tests.fold.test_small_graphs import CASES
 THEMES = (
     "behind a layer",
     "in front of a layer",
-    "through functions",
     "situations",
     "spelt otherwise",
     "spelt long ago",
+    "stored otherwise",
+    "through functions",
 )
 EACH = {title: case for title, case in CASES.items() if title.split(":")[0] in THEMES}
 SIDE = 1200
