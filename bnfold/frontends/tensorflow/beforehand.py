@@ -26,7 +26,8 @@ from bnfold.frontends.tensorflow.reading import demand_harmless, is_text
 __all__ = ["demand_bounded", "demand_harmless_ends", "read_own"]
 
 _OPERATION = re.compile(rb"""\bop\s*:\s*["']([^"'\\]*)["']""")
-_MOST_ELEMENTS = 1 << 27
+# Old programs write what each variable and each of its averages begins with as one number and a shape.
+_MOST_ELEMENTS = 1 << 33
 _MOST_EXPANSION = 100
 
 
@@ -140,6 +141,9 @@ def _program(graph: Any, outputs: Sequence[str], inputs: Sequence[str], what: st
             raise CorruptModelError(f"{node.name} reads what is not in the graph", hint="")
     net = without_calls(Net(nodes, library, graph.versions))
     ends: list[Ref] = named_tensors(net, outputs, "--outputs") if outputs else predicted(net, what)
+    if not outputs and any(reaches_out(net.nodes[name].op, checkpoints=True) for name, _ in ends):
+        # Only TensorFlow knows that such an operation has no result, and so is no prediction.
+        raise CorruptModelError(f"{what} ends in what only TensorFlow knows", hint="")
     fed = {name for name, _ in named_tensors(net, inputs, "--inputs")}
     for name, node in net.nodes.items():
         if name in fed or node.op.startswith(PIPELINES):
