@@ -136,7 +136,7 @@ def test_the_suspect_is_taken_back_without_bisecting(net: Path, monkeypatch: pyt
 
     monkeypatch.setattr(folding, "apply", apply)
     monkeypatch.setattr("bnfold.pipeline.rollback.first_wrong", lambda *_: pytest.fail("nothing had to be bisected"))
-    monkeypatch.setattr("bnfold.parity.gates.check_region", _passed)
+    monkeypatch.setattr("bnfold.parity.probing.check_region", _passed)
     report = bnfold.convert(net).report
     assert report.verdict == "rolled-back"
     assert [piece.sources for piece in report.rolled_back] == [("bn3",)]
