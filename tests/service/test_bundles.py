@@ -7,13 +7,17 @@ import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
 
 from tests.cli.program import bnfold
 from tests.frontends.test_bundles import VALUES, net
-from tests.service.server import Server, serving
+from tests.service.server import Server, serving, wait_for
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @pytest.fixture(scope="module")
@@ -30,37 +34,39 @@ def archive(files: dict[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
+def folded(client: httpx.Client, content: bytes, **fields: str) -> dict[str, Any]:
+    """Send an archive, and return its job when that has ended."""
+    answer = client.post(
+        "/fold", files={"model": ("net.zip", content)}, data=fields, headers={"Prefer": "respond-async"}
+    )
+    assert answer.status_code == 202, answer.text
+
+    def ended() -> dict[str, Any]:
+        body: dict[str, Any] = client.get(answer.headers["location"]).json()
+        return body if body["state"] in {"succeeded", "failed"} else {}
+
+    return wait_for(ended, 300)
+
+
 def test_a_model_with_files_of_weights_comes_back_as_one_file_that_runs(server: Server) -> None:
     content = archive({"m/net.onnx": net(), "m/weights/w.bin": VALUES, "m/notes.txt": b"nobody's"})
     with server.client() as client:
-        answer = client.post("/fold", files={"model": ("net.zip", content)}, data={"name": "bundled"})
-        while answer.status_code == 202:
-            answer = client.get(answer.headers["location"])
-            if answer.json().get("state") == "succeeded":
-                answer = client.get("/models/bundled")
-        assert answer.status_code == 200, answer.text
+        assert folded(client, content, name="bundled")["state"] == "succeeded"
         model = onnx.load_from_string(client.get("/models/bundled/versions/1/model.onnx").content)
         assert [one.data_location for one in model.graph.initializer] == [0] * len(model.graph.initializer)
         assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
         tensor = {"name": "x", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [1.0] * 192}
-        assert client.post("/v2/models/bundled/infer", json={"inputs": [tensor]}).status_code == 200
+        question = {"inputs": [tensor]}
+        wait_for(lambda: client.post("/v2/models/bundled/infer", json=question).status_code == 200, 300)
 
 
 def test_an_archive_without_the_weights_is_refused_as_the_command_line_does(server: Server) -> None:
     with server.client() as client:
-        answer = client.post("/fold", files={"model": ("net.zip", archive({"m/net.onnx": net()}))})
-        while answer.status_code == 202:
-            answer = client.get(answer.headers["location"])
-            answer = (
-                answer
-                if answer.json()["state"] in {"queued", "running"}
-                else client.post("/fold", files={"model": ("net.zip", archive({"m/net.onnx": net()}))})
-            )
-        assert (answer.status_code, answer.json()["code"]) == (422, "corrupt")
-        assert answer.json()["detail"] == (
-            "net.zip/m/net.onnx is damaged: tensor 'w' is kept in 'weights/w.bin', and that file is not beside the "
-            "model"
-        )
+        error = folded(client, archive({"m/net.onnx": net()}))["error"]
+    assert (error["status"], error["code"]) == (422, "corrupt")
+    assert error["detail"] == (
+        "net.zip/m/net.onnx is damaged: tensor 'w' is kept in 'weights/w.bin', and that file is not beside the model"
+    )
 
 
 def test_the_command_line_packs_a_model_with_its_weights(server: Server, tmp_path: Path) -> None:
