@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as TimeoutOfPoolError
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 __all__ = [
     "UnusableDatabaseError",
@@ -142,8 +144,7 @@ def _sqlite(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def connected(raw: Any, _: Any) -> None:
         raw.isolation_level = None  # transactions begin where we say so, not where the driver guesses
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            raw.execute(f"PRAGMA {pragma}").close()
+        _set_up(raw)
 
     @event.listens_for(engine, "begin")
     def begins(connection: Connection) -> None:
@@ -151,6 +152,17 @@ def _sqlite(url: str) -> Engine:
         connection.exec_driver_sql(f"BEGIN {how}")
 
     return engine
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+# Where two open a new file at once, one of them may be told that it is locked without having waited.
+@retry(retry=retry_if_exception(_is_locked), stop=stop_after_delay(_BUSY), wait=wait_random(0.005, 0.1), reraise=True)
+def _set_up(raw: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        raw.execute(f"PRAGMA {pragma}").close()
 
 
 def _postgresql(url: str) -> Engine:

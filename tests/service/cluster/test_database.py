@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from alembic import command
@@ -82,6 +85,25 @@ def test_two_services_may_open_an_empty_database_at_once(address: str) -> None:
         assert {tuple(found) for found in crew.map(open_it, range(6))} == {("0003",)}
     with opened(address) as engine:
         assert _differences(engine) == []
+
+
+class _Contended(sqlite3.Connection):
+    """A connection that is told twice that its file is locked, as happens where another one is about to make it."""
+
+    refusals = 2
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if "journal_mode" in sql and self.refusals:
+            self.refusals -= 1
+            raise sqlite3.OperationalError("database is locked")
+        return super().execute(sql, *arguments)
+
+
+def test_a_new_file_that_another_one_makes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.dbapi2.connect
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", partial(connect, factory=_Contended))
+    with opened(f"sqlite:///{tmp_path}/service.sqlite") as engine, reading(engine) as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
 
 
 def test_a_database_of_a_later_version_is_refused(address: str) -> None:
