@@ -192,7 +192,7 @@ def _bnfold(folder: Path, models: dict[str, Path]) -> Iterator[Served]:
     with _started([sys.executable, "-m", "service"], environment, http, grpc, folder / "bnfold.log") as served:
         _wait(f"http://{served.http}/readyz", served.process)
         for name, path in models.items():
-            url = f"http://{served.http}/fold?name={name}&verify=fast"
+            url = f"http://{served.http}/fold?name={name}&verify=full"
             asked = urllib.request.Request(
                 url, path.read_bytes(), {"Prefer": "wait=30", "Content-Type": "application/octet-stream"}
             )

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Rewritten"]
 
 _ROWS = 3
+_SLACK = 16.0
+"""Its kernels sum in another order, some of them one number after the other: a mean over 112×112 pixels was off by four
+times as much as without. Mistakes in rewriting that are known are off by a third and more."""
 _NO_KERNELS = "onnxruntime has no kernels for it"
 
 
@@ -42,7 +45,7 @@ class Rewritten:
             outputs: What is compared; without any, nothing is run.
             decisions: What decides an exact output, by the output.
         """
-        self._side = Side("rewritten", outputs, decisions, {})
+        self._side = Side("rewritten", outputs, decisions, {}, slack=_SLACK)
         self._session: Session | None = None
         self._unread: ModelProto | None = None
         self._returned: list[tuple[Mapping[str, Array], Mapping[str, Array] | None]] = []

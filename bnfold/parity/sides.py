@@ -33,6 +33,8 @@ class Side:
         decisions: Mapping[str, Decision | None],
         classes: Mapping[str, int],
         chosen_by: Mapping[str, str] | None = None,
+        *,
+        slack: float = 1.0,
     ) -> None:
         """Open the ledgers.
 
@@ -42,11 +44,12 @@ class Side:
             decisions: What decides an exact output, by the output.
             classes: The axis of the classes, by the output.
             chosen_by: Floats that something is chosen by and that the candidate has, too, with an output behind them.
+            slack: By how many times the candidate may be further off than a folded model may.
         """
         self.decisions = decisions
         self.chosen_by = chosen_by or {}
         self.inner = {name: Ledger(name) for name in self.chosen_by if name not in outputs}
-        self.ledgers = {name: Ledger(name, decisions.get(name)) for name in outputs}
+        self.ledgers = {name: Ledger(name, decisions.get(name), slack) for name in outputs}
         self.choices = {name: Choices(name, axis, candidate) for name, axis in classes.items() if name in self.ledgers}
 
     def back(self, checks: Sequence[RegionCheck]) -> None:

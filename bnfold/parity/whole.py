@@ -163,6 +163,8 @@ class Ledger:
 
     output: str
     decision: Decision | None = None
+    slack: float = 1.0
+    """By how many times the candidate may be further off, because it sums in another order and way than the other."""
     backed: bool = False
     """Whether every fold has passed its own check."""
     candidate: float = 0.0
@@ -284,7 +286,7 @@ class Ledger:
         u = max(roundoff(run.candidate[self.output].dtype), roundoff(run.unfolded[self.output].dtype))
         candidate, baseline, own, noise = figures.candidate, figures.baseline, figures.own, figures.noise
         for look in range(0 if self.failure else _LOOKS):  # one failure is enough
-            if candidate <= allowed(baseline, size, u):
+            if candidate <= self.slack * allowed(baseline, size, u):
                 break
             again = redraw(look)
             if again is None:
@@ -295,7 +297,7 @@ class Ledger:
         if self._hopeless() < noise < math.inf:  # a choice that is made inside a branch or a loop, where nobody sees it
             self._set_aside(f"rounding alone changes it by {noise:.2g}")
             return
-        limit = self.allowed = allowed(baseline, size, u)
+        limit = self.allowed = self.slack * allowed(baseline, size, u)
         if candidate > limit and run.fragile(self.output):
             self._set_aside()
             return
@@ -347,7 +349,7 @@ class Ledger:
                 truth=run.reference,
                 unfolded=run.unfolded,
             )
-        if wrong.any() and run.fragile(self.output):
+        if wrong.any() and (run.fragile(self.output) or (self.slack > 1 and self.decision is not None)):
             self._set_aside()
             return
         steady = self._steady(wrong, redraw)
