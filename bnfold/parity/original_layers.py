@@ -137,16 +137,17 @@ def _nearest(wide: Mapping[str, Array], values: Iterable[tuple[str, object]]) ->
 def _likest(wide: Mapping[str, Array], values: Iterable[tuple[str, object]]) -> dict[str, tuple[float, str]]:
     """Return the distance of the likest value from what a layer computed, relative to it, and the value's name."""
     found = dict.fromkeys(wide, (math.inf, ""))
-    sizes = {layer: _norm(held) or 1.0 for layer, held in wide.items()}
+    sizes = {layer: _norm(held) for layer, held in wide.items()}
     for name, value in values:
         if not isinstance(value, np.ndarray) or not roundoff(value.dtype):
             continue
         other = value.astype(np.float64)
         size = _norm(other)
         for layer, held in wide.items():
+            unit = sizes[layer] or 1.0
             # Two values are at least as far apart as their sizes.
-            if held.size == other.size and abs(size - _norm(held)) < found[layer][0] * sizes[layer]:
-                apart = _apart(held, other) / sizes[layer]
+            if held.size == other.size and abs(size - sizes[layer]) < found[layer][0] * unit:
+                apart = _apart(held, other) / unit
                 if apart < found[layer][0]:
                     found[layer] = apart, name
     return found

@@ -1,9 +1,9 @@
 """Running a model in onnxruntime, with every graph optimization off: the only place of bnfold that knows onnxruntime.
 
 onnxruntime folds batch norms itself, and some of them wrongly; what is compared here is what the file says. Only where
-somebody asks what becomes of a file at onnxruntime's default level, it may rewrite the graph. Where it
-has no kernel (float64 convolutions, bfloat16), the reference's kernels stand in, rounded to the stored type after
-every node, and the session says so.
+somebody asks what becomes of a file at onnxruntime's default level, it may rewrite the graph. Where it has no kernel
+(float64 convolutions, bfloat16), the reference's kernels stand in, rounded to the stored type after every node, and the
+session says so.
 """
 
 from __future__ import annotations
