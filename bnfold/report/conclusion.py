@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bnfold.parity.verdict import Comparison, Parity, Verdict
 from bnfold.report.record import Report
 from bnfold.report.render_layout import plural
 
-__all__ = ["Conclusion", "at_default_level", "conclusion"]
+__all__ = ["Conclusion", "at_default_level", "conclusion", "worst_output"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,13 @@ def conclusion(report: Report) -> Conclusion:
 
 def at_default_level(parity: Parity | None) -> Comparison | None:
     """Return the output that onnxruntime's own rewriting of the graph moved most; None where that was not tried."""
+    return None if parity is None else worst_output(parity.rewritten)
+
+
+def worst_output(comparisons: Sequence[Comparison]) -> Comparison | None:
+    """Return the output that came closest to failing, or failed by most; None where there is none."""
     ranks = {Verdict.FAIL: 2, Verdict.INCONCLUSIVE: 1}
-    found = () if parity is None else parity.rewritten
-    return max(found, key=lambda one: (ranks.get(one.verdict, 0), one.closest), default=None)
+    return max(comparisons, key=lambda one: (ranks.get(one.verdict, 0), one.closest), default=None)
 
 
 def _folded(report: Report) -> str:

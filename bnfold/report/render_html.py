@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold.frontends.loaded import TensorSpec
 from bnfold.parity.verdict import Verdict
-from bnfold.report.conclusion import at_default_level, conclusion
+from bnfold.report.conclusion import at_default_level, conclusion, worst_output
 from bnfold.report.figures import bars, drawing, plot
 from bnfold.report.record import Absorbed, BatchNorm, Measure, Report
 from bnfold.report.render_layout import plural, printable, size, some
@@ -153,9 +153,8 @@ def _gates(report: Report, names: tuple[str, str]) -> Sequence[tuple[str, str, s
         said += f" allowed: {some(worst.sources)}"
         rows.append(("each fold by itself", _kind(worst.verdict.value), worst.verdict.says, said))
     for gate, comparisons in (("translation", parity.translation), ("whole model", parity.folding)):
-        if comparisons:
-            ranks = {"fail": 2, "inconclusive": 1}
-            item = max(comparisons, key=lambda one: (ranks.get(one.verdict.value, 0), one.closest))
+        item = worst_output(comparisons)
+        if item is not None:
             said = item.detail if not item.verdict.passed else _compared(item, names, gate)
             word = "PASS" if item.verdict.passed else item.verdict.says
             rows.append((gate, _kind(item.verdict.value), word, f"{item.output}: {said}"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.frontends.loaded import TensorSpec
 from bnfold.parity.verdict import Verdict
-from bnfold.report.conclusion import at_default_level
+from bnfold.report.conclusion import at_default_level, worst_output
 from bnfold.report.record import Absorbed, BatchNorm, Inlined, Measure, OwnAnswer, Report
 from bnfold.report.render_layout import FEW, LABEL, file_rows, grid, plural, shown, size, some
 from bnfold.report.render_proof import behaviour_rows, fault_rows, layer_table, original_table
@@ -252,7 +252,8 @@ def _gates(report: Report, parity: Parity, *, verbose: bool) -> Iterator[tuple[s
                 ),
             )
     for gate, comparisons in (("translation", parity.translation), ("whole", parity.folding)):
-        for comparison in comparisons if verbose else _worst(comparisons):
+        worst_one = worst_output(comparisons)
+        for comparison in comparisons if verbose or worst_one is None else [worst_one]:
             yield gate, shown(_compared(report, comparison, gate, several=len(comparisons) > 1))
     yield from _rewritten(parity, verbose=verbose)
     yield from behaviour_rows(report, parity, verbose=verbose)
@@ -275,12 +276,6 @@ def _gates(report: Report, parity: Parity, *, verbose: bool) -> Iterator[tuple[s
             shapes = ", ".join(f"{name} {shape}" for name, shape in probe.shapes)
             unused = "" if probe.used else "; not accepted by the model"
             yield "", shown(f"fed {probe.name}: {probe.origin}; {shapes}{unused}", "dim")
-
-
-def _worst(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return the output that came closest to failing, or failed by most."""
-    ranks = {"fail": 2, "inconclusive": 1}
-    return tuple(sorted(comparisons, key=lambda one: (ranks.get(one.verdict.value, 0), one.closest))[-1:])
 
 
 def _compared(report: Report, comparison: Comparison, gate: str, *, several: bool) -> str:
