@@ -22,8 +22,7 @@ __all__ = ["Parcel", "packed"]
 _PROGRAM = ("saved_model.pb", "saved_model.pbtxt")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same folder makes the same archive, whenever its files were written
 _CHUNK = 2**20
-_PART = re.compile(r"\.(meta|index|data-\d+-of-\d+)$")
-_NEWEST = re.compile(r'^\s*model_checkpoint_path\s*:\s*"([^"\\]*)"', re.MULTILINE)
+_VALUES = re.compile(r"\.data-\d+-of-\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,8 @@ def packed(source: Path) -> Iterator[Parcel]:
 
 def _files_of(source: Path) -> tuple[str, list[tuple[str, Path]]] | None:
     """Return what to call an archive, and the files in it by their names there; None for what is one file."""
+    from bnfold.frontends.sniff import checkpoint_prefix
+
     if source.is_dir():
         if any((source / name).is_file() for name in _PROGRAM):
             return source.resolve().name or "model", list(_below(source))
@@ -80,9 +81,8 @@ def _files_of(source: Path) -> tuple[str, list[tuple[str, Path]]] | None:
         return prefix.name, _parts(prefix)
     if source.name == "checkpoint" and (prefix := _newest(source.parent)) is not None:
         return prefix.name, _parts(prefix)
-    prefix = source.with_name(_PART.sub("", source.name))
-    if any(one.with_name(f"{one.name}.index").is_file() for one in (source, prefix)):
-        prefix = source if source.with_name(f"{source.name}.index").is_file() else prefix
+    prefix = checkpoint_prefix(source)
+    if prefix is not None:
         return prefix.name, _parts(prefix)
     if weights := _weights_beside(source):
         return source.stem, [(source.name, source), *weights]
@@ -102,19 +102,14 @@ def _below(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _newest(folder: Path) -> Path | None:
-    """Return the prefix of a folder's newest checkpoint that has a graph; None where there is none."""
-    state = folder / "checkpoint"
-    if state.is_file() and (told := _NEWEST.search(state.read_text("utf-8", "replace"))):
-        prefix = folder / PurePosixPath(told[1]).name
-        if prefix.with_name(f"{prefix.name}.meta").is_file():
-            return prefix
-    metas = [meta for meta in folder.glob("*.meta") if meta.with_suffix(".index").is_file()]
-    return max(metas, key=_step).with_suffix("") if metas else None
+    """Return the prefix of a folder's newest checkpoint; None where there is none that can be packed."""
+    from bnfold.frontends.tensorflow.checkpoint import newest
 
-
-def _step(meta: Path) -> tuple[int, str]:
-    number = re.search(r"-(\d+)\.meta$", meta.name)
-    return int(number[1]) if number else -1, meta.name
+    try:
+        prefix = newest(folder)
+    except CorruptModelError:
+        return None
+    return prefix if prefix.with_name(f"{prefix.name}.index").is_file() else None
 
 
 def _parts(prefix: Path) -> list[tuple[str, Path]]:
@@ -132,7 +127,7 @@ def _parts(prefix: Path) -> list[tuple[str, Path]]:
     data = sorted(
         path
         for path in prefix.parent.iterdir()
-        if path.name.startswith(f"{prefix.name}.data-") and _PART.sub("", path.name) == prefix.name
+        if path.name.startswith(f"{prefix.name}.data-") and _VALUES.sub("", path.name) == prefix.name
     )
     if not data:
         raise CorruptModelError(

@@ -18,7 +18,7 @@ from bnfold.frontends.tensorflow.net import Net, Value, data_inputs, is_variable
 from bnfold.frontends.tensorflow.reading import read_message
 from bnfold.frontends.tensorflow.stored import Stored
 
-__all__ = ["load", "stored_in"]
+__all__ = ["load", "newest", "stored_in"]
 
 _AGAIN = "Get the file again: it is empty, incomplete or damaged."
 _WHAT = "a checkpoint"
@@ -40,7 +40,7 @@ def load(path: Path, request: Request) -> Loaded:
         UnsupportedOpError: If an operation may do harm or has no ONNX form.
         MissingExtraError: If TensorFlow is not installed.
     """
-    prefix = _newest(path) if path.is_dir() else path.with_name(_SUFFIX.sub("", path.name))
+    prefix = newest(path) if path.is_dir() else path.with_name(_SUFFIX.sub("", path.name))
     meta = prefix.with_name(f"{prefix.name}.meta")
     if not meta.is_file():
         raise CorruptModelError(
@@ -73,8 +73,12 @@ def load(path: Path, request: Request) -> Loaded:
     )
 
 
-def _newest(folder: Path) -> Path:
-    """Return the prefix of a folder's newest checkpoint."""
+def newest(folder: Path) -> Path:
+    """Return the prefix of a folder's newest checkpoint; TensorFlow is not asked.
+
+    Raises:
+        CorruptModelError: If there is none with a graph, or the folder does not say which it is.
+    """
     state = folder / "checkpoint"
     if state.is_file():
         found = _state(state)
